@@ -1,0 +1,95 @@
+package config
+
+import (
+	"encoding/json"
+	"net/netip"
+	"path/filepath"
+)
+
+// Defaults that other parts of k3m share.
+const (
+	DefaultDataDir    = "/var/lib/k3m"
+	DefaultRunDir     = "/run/k3m"
+	DefaultFile       = "/etc/k3m/config.yaml"
+	DefaultKubeconfig = "/etc/k3m/k3m.yaml"
+
+	// PauseImage is the sandbox image's reference. The distribution carries it.
+	PauseImage = "registry.k3m.io/pause:1"
+	// APIPort is where the API server and the supervisor listen.
+	APIPort = 6443
+)
+
+// Value is one setting and where it was found.
+type Value struct {
+	// Text is what the user wrote.
+	Text string
+	// Source is what an error message names: "--enable", "K3M_ENABLE" or
+	// "/etc/k3m/config.yaml:3:9"; "default" for a value nobody wrote.
+	Source string
+}
+
+// Component is one block below `components:` of the configuration file.
+type Component struct {
+	// Raw is the block as JSON; the component itself knows what it may hold.
+	Raw json.RawMessage
+	// Source is the place of the block, "file:line:column".
+	Source string
+}
+
+// Config is a server's merged and checked configuration.
+type Config struct {
+	// NodeName is the Kubernetes node's name.
+	NodeName string
+	// NodeIPs are the node's addresses, the preferred family first; empty means that
+	// the agent chooses the address of the default route or the first global one.
+	NodeIPs []netip.Addr
+
+	// DataDir and RunDir are absolute.
+	DataDir, RunDir string
+	// File is the configuration file that was read, or would have been.
+	File string
+	// WriteKubeconfig is where the administrator's kubeconfig goes, absolute.
+	WriteKubeconfig string
+
+	// Token is the cluster's join secret; empty means that one is made. It must not
+	// be logged.
+	Token string
+
+	// Enable and Disable choose components.
+	Enable, Disable []Value
+	// FlannelBackend is "" or the backend that --flannel-backend named.
+	FlannelBackend Value
+	// Components are the configuration blocks by component ID.
+	Components map[string]Component
+
+	// Extra arguments for the upstream parts, "name=value" without dashes.
+	APIServerArgs, ControllerManagerArgs, SchedulerArgs []Value
+	KubeletArgs, KubeProxyArgs                          []Value
+}
+
+// ServerDir, AgentDir, ComponentsDir and PluginsDir are the main folders of a node's
+// data directory.
+func (c *Config) ServerDir() string     { return filepath.Join(c.DataDir, "server") }
+func (c *Config) AgentDir() string      { return filepath.Join(c.DataDir, "agent") }
+func (c *Config) ComponentsDir() string { return filepath.Join(c.DataDir, "components") }
+func (c *Config) PluginsDir() string    { return filepath.Join(c.DataDir, "plugins") }
+
+// Texts are the values without their sources.
+func Texts(values []Value) []string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = v.Text
+	}
+	return texts
+}
+
+// Error is a mistake in the configuration. The process exits with code 2 and has not
+// touched the host.
+type Error struct {
+	// Source names the flag, the variable or the file and line.
+	Source string
+	// Message says what was found, what is allowed and how to mend it.
+	Message string
+}
+
+func (e *Error) Error() string { return e.Source + ": " + e.Message }

@@ -1,0 +1,192 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Flags adds the options of `k3m server` to a flag set. Load reads them from there.
+func Flags(fs *pflag.FlagSet) {
+	for _, o := range options {
+		if o.list {
+			fs.StringArray(o.name, nil, o.usage)
+		} else {
+			fs.String(o.name, "", o.usage)
+		}
+		if o.secret {
+			fs.String(o.name+"-fd", "", "descriptor that holds the "+o.name)
+			_ = fs.MarkHidden(o.name + "-fd")
+		}
+	}
+}
+
+// Environment is how Load sees the world; the zero value has no variables.
+type Environment struct {
+	// Lookup finds a variable, as os.LookupEnv.
+	Lookup func(name string) (string, bool)
+	// Hostname gives the default of node-name, as os.Hostname.
+	Hostname func() (string, error)
+}
+
+// Load merges flags, environment and file, and checks the result. A *Error tells of a
+// mistake of the user's.
+func Load(fs *pflag.FlagSet, env Environment) (*Config, error) {
+	c := &Config{
+		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
+	}
+	found, err := fromFlags(fs)
+	if err != nil {
+		return nil, err
+	}
+	if err := fromEnvironment(found, env); err != nil {
+		return nil, err
+	}
+
+	_, named := found["config"]
+	if named {
+		if err := lookupOption("config").set(c, found["config"]); err != nil {
+			return nil, err
+		}
+	}
+	file, err := readFile(c.File, named)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range file.values {
+		if _, ok := found[name]; !ok && !shadowed(found, name) {
+			found[name] = values
+		}
+	}
+	c.Components = file.components
+
+	if token, ok := found["token"]; ok {
+		if tokenFile, ok := found["token-file"]; ok {
+			return nil, &Error{token[0].Source, "given together with " + tokenFile[0].Source + "; give one of them"}
+		}
+	}
+	for _, o := range options {
+		if values, ok := found[o.name]; ok && o.name != "config" {
+			if err := o.set(c, values); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return c, finish(c, env)
+}
+
+// shadowed says that the token of a weaker source gives way to a token-file of a
+// stronger one, and the reverse.
+func shadowed(found map[string][]Value, name string) bool {
+	twin := map[string]string{"token": "token-file", "token-file": "token"}[name]
+	_, ok := found[twin]
+	return ok
+}
+
+func finish(c *Config, env Environment) error {
+	if c.NodeName == "" {
+		name, err := env.Hostname()
+		if err != nil {
+			return fmt.Errorf("find the hostname: %w", err)
+		}
+		c.NodeName = strings.ToLower(name)
+		if problems := validation.IsDNS1123Subdomain(c.NodeName); len(problems) > 0 {
+			return &Error{"hostname", fmt.Sprintf("%q can't be a node's name; give another with --node-name", name)}
+		}
+	}
+	if len(c.NodeIPs) > 2 || len(c.NodeIPs) == 2 && c.NodeIPs[0].Is4() == c.NodeIPs[1].Is4() {
+		return &Error{"node-ip", "give one address, or one of IPv4 and one of IPv6"}
+	}
+	return nil
+}
+
+func fromFlags(fs *pflag.FlagSet) (map[string][]Value, error) {
+	found := map[string][]Value{}
+	var failed error
+	fs.Visit(func(f *pflag.Flag) {
+		source := "--" + f.Name
+		if name, ok := strings.CutSuffix(f.Name, "-fd"); ok && lookupOption(name) != nil {
+			text, err := readDescriptor(f.Value.String())
+			if err != nil {
+				failed = errors.Join(failed, &Error{source, err.Error()})
+			}
+			found[name] = []Value{{text, "--" + name}}
+			return
+		}
+		if lookupOption(f.Name) == nil {
+			return
+		}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			for _, text := range many.GetSlice() {
+				found[f.Name] = append(found[f.Name], Value{text, source})
+			}
+			return
+		}
+		found[f.Name] = []Value{{f.Value.String(), source}}
+	})
+	return found, failed
+}
+
+func fromEnvironment(found map[string][]Value, env Environment) error {
+	if env.Lookup == nil {
+		return nil
+	}
+	for _, o := range options {
+		if _, ok := found[o.name]; ok || shadowed(found, o.name) {
+			continue
+		}
+		source := Variable(o.name)
+		text, ok := env.Lookup(source)
+		if o.secret && !ok {
+			descriptor, given := env.Lookup(source + "_FD")
+			if given {
+				var err error
+				if text, err = readDescriptor(descriptor); err != nil {
+					return &Error{source, err.Error()}
+				}
+				ok = true
+			}
+		}
+		if !ok || text == "" {
+			continue
+		}
+		if !o.list {
+			found[o.name] = []Value{{text, source}}
+			continue
+		}
+		for _, item := range strings.Split(text, ",") {
+			found[o.name] = append(found[o.name], Value{strings.TrimSpace(item), source})
+		}
+	}
+	return nil
+}
+
+func lookupOption(name string) *option {
+	for i := range options {
+		if options[i].name == name {
+			return &options[i]
+		}
+	}
+	return nil
+}
+
+// readDescriptor reads a secret from an inherited descriptor and closes it.
+func readDescriptor(number string) (string, error) {
+	fd, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || fd < 3 {
+		return "", fmt.Errorf("%q is not an inherited descriptor's number", number)
+	}
+	f := os.NewFile(uintptr(fd), "secret")
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 8192))
+	if err != nil {
+		return "", fmt.Errorf("read descriptor %s: %w", number, err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}

@@ -1,0 +1,62 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// DataDir is the data directory that a command line means, found without reading the
+// rest of it: the self-extractor needs it before k3m itself can run. It follows Load's
+// precedence; what it can't read, Load refuses later in full words.
+func DataDir(args []string, lookup func(string) (string, bool)) string {
+	if v := lastFlag(args, "data-dir"); v != "" {
+		return absolute(v)
+	}
+	if v, ok := lookup(Variable("data-dir")); ok && v != "" {
+		return absolute(v)
+	}
+	file := lastFlag(args, "config")
+	if file == "" {
+		if v, ok := lookup(Variable("config")); ok && v != "" {
+			file = v
+		} else {
+			file = DefaultFile
+		}
+	}
+	if parsed, err := readFile(file, false); err == nil {
+		if v := parsed.values["data-dir"]; len(v) > 0 && v[0].Text != "" {
+			return absolute(v[0].Text)
+		}
+	}
+	return DefaultDataDir
+}
+
+func lastFlag(args []string, name string) string {
+	value := ""
+	for i := 0; i < len(args) && args[i] != "--"; i++ {
+		if v, ok := strings.CutPrefix(args[i], "--"+name+"="); ok {
+			value = v
+		} else if args[i] == "--"+name && i+1 < len(args) {
+			i++
+			value = args[i]
+		}
+	}
+	return value
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// UserDir is where a user who is not root keeps what root keeps in DefaultDataDir.
+func UserDir() (string, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".k3m"), nil
+}

@@ -1,0 +1,177 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/agext/levenshtein"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// option is one setting that has a flag, a variable and a key of the same name.
+type option struct {
+	name string
+	// list says that it may be repeated, and is a list in the file.
+	list bool
+	// secret options are never taken from a command line that others can read; see
+	// package argv, which moves them to a descriptor before the server starts.
+	secret bool
+	usage  string
+	// set checks the values of the strongest source and stores them.
+	set func(c *Config, values []Value) error
+}
+
+func one(store func(c *Config, v Value) error) func(*Config, []Value) error {
+	return func(c *Config, values []Value) error { return store(c, values[len(values)-1]) }
+}
+
+func path(field func(c *Config) *string) func(*Config, []Value) error {
+	return one(func(c *Config, v Value) error {
+		if v.Text == "" {
+			return &Error{v.Source, "the path is empty; name a file or directory"}
+		}
+		abs, err := filepath.Abs(v.Text)
+		if err != nil {
+			return &Error{v.Source, err.Error()}
+		}
+		*field(c) = abs
+		return nil
+	})
+}
+
+func list(field func(c *Config) *[]Value) func(*Config, []Value) error {
+	return func(c *Config, values []Value) error {
+		*field(c) = values
+		return nil
+	}
+}
+
+// upstream options carry name=value pairs for a Kubernetes part's own flags.
+func upstream(field func(c *Config) *[]Value) func(*Config, []Value) error {
+	return func(c *Config, values []Value) error {
+		for _, v := range values {
+			if name, _, ok := strings.Cut(v.Text, "="); !ok || name == "" || strings.HasPrefix(name, "-") {
+				return &Error{v.Source, fmt.Sprintf("%q is not of the form name=value (without leading dashes)", v.Text)}
+			}
+		}
+		*field(c) = values
+		return nil
+	}
+}
+
+// FlannelBackends are the values of --flannel-backend.
+var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
+
+// options are all settings of `k3m server`, in the order of its help text.
+var options = []option{
+	{name: "config", usage: "configuration file (default " + DefaultFile + ")",
+		set: path(func(c *Config) *string { return &c.File })},
+	{name: "data-dir", usage: "where the node keeps its state (default " + DefaultDataDir + ")",
+		set: path(func(c *Config) *string { return &c.DataDir })},
+	{name: "run-dir", usage: "where the node keeps its sockets (default " + DefaultRunDir + ")",
+		set: path(func(c *Config) *string { return &c.RunDir })},
+	{name: "node-name", usage: "name of the Kubernetes node (default: the hostname)",
+		set: one(func(c *Config, v Value) error {
+			if problems := validation.IsDNS1123Subdomain(v.Text); len(problems) > 0 {
+				return &Error{v.Source, fmt.Sprintf("%q can't be a node's name: %s", v.Text, problems[0])}
+			}
+			c.NodeName = v.Text
+			return nil
+		})},
+	{name: "node-ip", list: true, usage: "address of the node; twice for dual stack (default: that of the default route)",
+		set: func(c *Config, values []Value) error {
+			c.NodeIPs = nil
+			for _, v := range values {
+				addr, err := netip.ParseAddr(v.Text)
+				if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
+					return &Error{v.Source, fmt.Sprintf("%q is not an address that a node can have", v.Text)}
+				}
+				c.NodeIPs = append(c.NodeIPs, addr)
+			}
+			return nil
+		}},
+	{name: "write-kubeconfig", usage: "where the administrator's kubeconfig is written, mode 0600 (default " + DefaultKubeconfig + ")",
+		set: path(func(c *Config) *string { return &c.WriteKubeconfig })},
+	{name: "token", secret: true, usage: "secret with which nodes join; other users of the machine can't read it once k3m runs (default: made at the first start)",
+		set: one(func(c *Config, v Value) error { return setToken(c, v) })},
+	{name: "token-file", usage: "file that holds the token",
+		set: one(func(c *Config, v Value) error {
+			text, err := readSmall(v.Text, 4096)
+			if err != nil {
+				return &Error{v.Source, fmt.Sprintf("read the token: %v", err)}
+			}
+			return setToken(c, Value{strings.TrimSpace(string(text)), v.Source})
+		})},
+	{name: "enable", list: true, usage: "component to run: KIND=NAME, KIND.NAME, KIND or NAME; comma-separated or repeated (cni=none: bring your own network)",
+		set: list(func(c *Config) *[]Value { return &c.Enable })},
+	{name: "disable", list: true, usage: "component not to run: KIND or NAME; comma-separated or repeated",
+		set: list(func(c *Config) *[]Value { return &c.Disable })},
+	{name: "flannel-backend", usage: "backend of cni.flannel: " + strings.Join(FlannelBackends, ", ") + " (default vxlan)",
+		set: one(func(c *Config, v Value) error {
+			for _, b := range FlannelBackends {
+				if v.Text == b {
+					c.FlannelBackend = v
+					return nil
+				}
+			}
+			return &Error{v.Source, fmt.Sprintf("unknown backend %q%s; allowed: %s", v.Text, DidYouMean(v.Text, FlannelBackends), strings.Join(FlannelBackends, ", "))}
+		})},
+	{name: "kube-apiserver-arg", list: true, usage: "flag for kube-apiserver, as name=value",
+		set: upstream(func(c *Config) *[]Value { return &c.APIServerArgs })},
+	{name: "kube-controller-manager-arg", list: true, usage: "flag for kube-controller-manager, as name=value",
+		set: upstream(func(c *Config) *[]Value { return &c.ControllerManagerArgs })},
+	{name: "kube-scheduler-arg", list: true, usage: "flag for kube-scheduler, as name=value",
+		set: upstream(func(c *Config) *[]Value { return &c.SchedulerArgs })},
+	{name: "kubelet-arg", list: true, usage: "flag for the kubelet, as name=value",
+		set: upstream(func(c *Config) *[]Value { return &c.KubeletArgs })},
+	{name: "kube-proxy-arg", list: true, usage: "flag for kube-proxy, as name=value",
+		set: upstream(func(c *Config) *[]Value { return &c.KubeProxyArgs })},
+}
+
+func setToken(c *Config, v Value) error {
+	if v.Text == "" {
+		return &Error{v.Source, "the token is empty"}
+	}
+	if len(v.Text) > 4096 || strings.ContainsAny(v.Text, " \t\r\n") {
+		return &Error{v.Source, "the token holds white space or is longer than 4096 bytes"}
+	}
+	c.Token = v.Text
+	return nil
+}
+
+// Variable is the environment variable of an option: K3M_NODE_NAME for "node-name".
+func Variable(name string) string {
+	return "K3M_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// DidYouMean is `, did you mean "x"?` for the nearest of the allowed words, or "" when
+// none is near.
+func DidYouMean(word string, allowed []string) string {
+	nearest, best := "", 0.55
+	for _, a := range allowed {
+		if s := levenshtein.Similarity(strings.ToLower(word), strings.ToLower(a), nil); s > best {
+			nearest, best = a, s
+		}
+	}
+	if nearest == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", nearest)
+}
+
+func readSmall(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory", name)
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, limit)
+	}
+	return os.ReadFile(name)
+}
