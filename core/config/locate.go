@@ -7,13 +7,22 @@ import (
 )
 
 // DataDir is the data directory that a command line means, found without reading the
-// rest of it: the self-extractor needs it before k3m itself can run. It follows Load's
+// rest of it: the self-extractor and the sub-commands need no more. It follows Load's
 // precedence; what it can't read, Load refuses later in full words.
 func DataDir(args []string, lookup func(string) (string, bool)) string {
-	if v := lastFlag(args, "data-dir"); v != "" {
+	return locate("data-dir", DefaultDataDir, args, lookup)
+}
+
+// RunDir is DataDir's twin for the directory of sockets.
+func RunDir(args []string, lookup func(string) (string, bool)) string {
+	return locate("run-dir", DefaultRunDir, args, lookup)
+}
+
+func locate(name, fallback string, args []string, lookup func(string) (string, bool)) string {
+	if v := lastFlag(args, name); v != "" {
 		return absolute(v)
 	}
-	if v, ok := lookup(Variable("data-dir")); ok && v != "" {
+	if v, ok := lookup(Variable(name)); ok && v != "" {
 		return absolute(v)
 	}
 	file := lastFlag(args, "config")
@@ -25,11 +34,11 @@ func DataDir(args []string, lookup func(string) (string, bool)) string {
 		}
 	}
 	if parsed, err := readFile(file, false); err == nil {
-		if v := parsed.values["data-dir"]; len(v) > 0 && v[0].Text != "" {
+		if v := parsed.values[name]; len(v) > 0 && v[0].Text != "" {
 			return absolute(v[0].Text)
 		}
 	}
-	return DefaultDataDir
+	return fallback
 }
 
 func lastFlag(args []string, name string) string {

@@ -7,8 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/agext/levenshtein"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/k3m-io/k3m/sdk/nearest"
 )
 
 // option is one setting that has a flag, a variable and a key of the same name.
@@ -150,16 +151,11 @@ func Variable(name string) string {
 // DidYouMean is `, did you mean "x"?` for the nearest of the allowed words, or "" when
 // none is near.
 func DidYouMean(word string, allowed []string) string {
-	nearest, best := "", 0.55
-	for _, a := range allowed {
-		if s := levenshtein.Similarity(strings.ToLower(word), strings.ToLower(a), nil); s > best {
-			nearest, best = a, s
-		}
-	}
-	if nearest == "" {
+	meant := nearest.To(word, allowed)
+	if meant == "" {
 		return ""
 	}
-	return fmt.Sprintf(", did you mean %q?", nearest)
+	return fmt.Sprintf(", did you mean %q?", meant)
 }
 
 func readSmall(name string, limit int64) ([]byte, error) {

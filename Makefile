@@ -1,0 +1,89 @@
+# k3m: `make help` lists the targets. Everything is made below dist/.
+
+GO       ?= $(shell command -v go 2>/dev/null || echo /usr/local/go/bin/go)
+VERSION  ?= v1.37.2+k3m1
+COMMIT   := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+TREE     := $(shell test -z "$$(git status --porcelain 2>/dev/null)" && echo clean || echo dirty)
+# The commit's time, so that one commit gives the same bytes at any time.
+DATE     := $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)
+
+# netgo and osusergo: the executables are static, so no libc resolver may be needed. The
+# rest leaves out of containerd what no k3m node can use.
+TAGS     := netgo,osusergo,static_build,sqlite_omit_load_extension,seccomp,no_btrfs,no_devmapper,no_zfs,no_aufs
+export CGO_ENABLED := 1
+export GOFLAGS     := -trimpath -buildvcs=false -tags=$(TAGS)
+export GOTOOLCHAIN := local
+
+STAMPS   := $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,\
+            -X $(p).gitVersion=$(VERSION) -X $(p).gitMajor=1 -X $(p).gitMinor=37 -X $(p).gitCommit=$(COMMIT) \
+            -X $(p).gitTreeState=$(TREE) -X $(p).buildDate=$(DATE))
+LDFLAGS  := -s -w -extldflags=-static $(STAMPS)
+
+BUILD    := dist/build
+BUNDLE   := $(BUILD)/bundle
+RUNTIME  := plugins/runtime/containerd
+CNI      := plugins/cni/flannel
+MODULES  := sdk docs/examples/addon.whoami
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test unit e2e bench lint generate verify deps clean FORCE
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Install what is missing, build, and start a server (as root); ctrl-C stops it
+	@dist/k3m server $(ARGS)
+
+build: deps dist/k3m ## Build dist/k3m, the one-file distribution
+
+test: build ## Install what is missing, build, and run every test (as root)
+	@test "$$(id -u)" = 0 || { echo "make test: the end-to-end tests make network namespaces; run it as root: sudo make test" >&2; exit 1; }
+	$(MAKE) --no-print-directory unit e2e
+
+unit: ## Run the tests of all packages but the end-to-end ones
+	$(GO) test $$($(GO) list ./... | grep -v /test/)
+	@set -e; for m in $(MODULES); do (cd $$m && echo "module $$m" && $(GO) test ./...); done
+
+e2e: ## Run the end-to-end tests against dist/k3m (as root)
+	K3M_E2E=1 K3M_DIST=$(CURDIR)/dist/k3m $(GO) test -count=1 -timeout=25m ./test/...
+
+bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints JSON
+	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/bench
+
+deps: ## Install the operating-system packages that are missing
+	@sh .ci/packages
+
+# --- what dist/k3m is made of ---------------------------------------------------------
+
+# go build decides by itself what is out of date, so its targets are always tried.
+$(BUILD)/built: FORCE
+	@mkdir -p $(BUNDLE)/bin $(BUNDLE)/cni $(BUNDLE)/images $(BUNDLE)/plugins
+	@echo "building k3m $(VERSION) (the first time takes 10 to 20 minutes)"
+	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m ./cmd/k3m
+	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m-plugins ./cmd/k3m-plugins
+	@CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(BUNDLE)/bin/k3m-launch ./cmd/k3m-launch
+	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/bin/runc github.com/opencontainers/runc
+	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
+	@cd $(CNI)/carried && for p in main/bridge main/loopback ipam/host-local meta/portmap meta/bandwidth; do \
+		$(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/cni/ github.com/containernetworking/plugins/plugins/$$p || exit 1; done
+	@$(GO) build -ldflags='-s -w' -o $(BUILD)/ ./cmd/k3m-bundle ./cmd/k3m-pack ./cmd/k3m-bake
+	@touch $@
+
+$(BUNDLE)/images/pause.tar: $(wildcard $(RUNTIME)/pause/*)
+	@mkdir -p $(@D)
+	@$(MAKE) --no-print-directory -C $(RUNTIME)/pause GO=$(GO) OUT=$(CURDIR)/$@
+
+# The list of digests changes only when what is carried does; then the file is packed.
+$(BUILD)/digests: $(BUILD)/built $(BUNDLE)/images/pause.tar
+	@$(BUILD)/k3m-bake -bundle $(BUNDLE)
+	@cd $(BUNDLE) && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum > ../digests.new
+	@sha256sum $(BUILD)/k3m-bundle >> $(BUILD)/digests.new
+	@cmp -s $(BUILD)/digests.new $@ && rm $(BUILD)/digests.new || mv $(BUILD)/digests.new $@
+
+dist/k3m: $(BUILD)/digests
+	@$(BUILD)/k3m-pack -extractor $(BUILD)/k3m-bundle -dir $(BUNDLE) -o $@
+	@ls -l $@ | awk '{print "built $@, " $$5 " bytes"}'
+
+clean: ## Remove what was built
+	rm -rf dist

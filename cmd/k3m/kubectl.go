@@ -1,0 +1,103 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
+	"k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
+
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // as upstream's kubectl
+
+	"github.com/k3m-io/k3m/core/config"
+)
+
+// adminKubeconfig is the administrator's kubeconfig inside a data directory: the twin of
+// --write-kubeconfig's, where sub-commands find it without knowing that flag.
+func adminKubeconfig(dataDir string) string {
+	return filepath.Join(dataDir, "server", "cred", "admin.kubeconfig")
+}
+
+func kubectlCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kubectl",
+		Short: "Run kubectl against this node's cluster",
+		Long: `Run kubectl against this node's cluster.
+
+The kubeconfig is the one that --kubeconfig or KUBECONFIG names, else the
+administrator's of the node that --data-dir (as first word) or K3M_DATA_DIR names,
+else ` + config.DefaultKubeconfig + `.`,
+		Example: `  k3m kubectl get pods -A
+  k3m kubectl --data-dir /srv/k3m get nodes`,
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			runKubectl(args)
+			return nil
+		},
+	}
+}
+
+// runKubectl is upstream's main; kubectl prints its own errors and ends the process.
+func runKubectl(args []string) {
+	named, args := cutNodeFlags(args)
+	if kubeconfig := nodeKubeconfig(named); kubeconfig != "" {
+		os.Setenv("KUBECONFIG", kubeconfig) // read by kubectl in this process
+	}
+	os.Args = append([]string{"kubectl"}, args...)
+	logs.GlogSetter(cmd.GetLogVerbosity(os.Args)) //nolint:errcheck // as upstream: an odd -v is refused by the flag parser
+	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
+		util.CheckErr(err)
+	}
+}
+
+// cutNodeFlags takes --data-dir and --run-dir from the front of kubectl's words.
+func cutNodeFlags(args []string) (node, []string) {
+	var n node
+	for len(args) > 0 {
+		name, value, inline := strings.Cut(args[0], "=")
+		if name != "--data-dir" && name != "--run-dir" {
+			break
+		}
+		args = args[1:]
+		if !inline && len(args) > 0 {
+			value, args = args[0], args[1:]
+		}
+		if name == "--data-dir" {
+			n.dataDir = value
+		} else {
+			n.runDir = value
+		}
+	}
+	return n, args
+}
+
+// nodeKubeconfig is what KUBECONFIG should be, or "" to leave it.
+func nodeKubeconfig(named node) string {
+	if named.dataDir == "" && os.Getenv("KUBECONFIG") != "" {
+		return ""
+	}
+	named.resolve()
+	if named.dataDir != config.DefaultDataDir {
+		return adminKubeconfig(named.dataDir)
+	}
+	if _, err := os.Stat(config.DefaultKubeconfig); err == nil {
+		return config.DefaultKubeconfig
+	}
+	if kubeconfig := adminKubeconfig(named.dataDir); os.Geteuid() == 0 {
+		return kubeconfig
+	}
+	return config.DefaultKubeconfig
+}
+
+func flagNames(into *[]string) func(*pflag.Flag) {
+	return func(f *pflag.Flag) {
+		if !f.Hidden {
+			*into = append(*into, "--"+f.Name)
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k3m-io/k3m/core/config"
+)
+
+// usageError is a command line that can't be understood.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func isUsage(err error) bool {
+	var usage usageError
+	return errors.As(err, &usage)
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "k3m",
+		Short: "Kubernetes, made of parts that you choose",
+		Long: `k3m runs a Kubernetes node from one file. The core (control plane and kubelet) is one
+process; container runtime, pod network and everything else are components that
+you choose with --enable and --disable.`,
+		Example: `  k3m server                        # a cluster on this machine
+  k3m kubectl get nodes             # look at it
+  k3m component list                # what it is made of`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			var names []string
+			for _, c := range cmd.Commands() {
+				if !c.Hidden {
+					names = append(names, c.Name())
+				}
+			}
+			return usageError{fmt.Errorf("unknown command %q%s; `k3m help` lists them", args[0], config.DidYouMean(args[0], names))}
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(serverCommand(), componentCommand(), kubectlCommand(), versionCommand(), uninstallCommand())
+	root.AddCommand(pluginCommands(root)...)
+	for _, c := range append(root.Commands(), root) {
+		withUsageErrors(c)
+	}
+	return root
+}
+
+// withUsageErrors makes every mistake in flags or words a usageError.
+func withUsageErrors(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		var flags []string
+		c.Flags().VisitAll(flagNames(&flags))
+		hint := ""
+		if _, name, ok := strings.Cut(err.Error(), "unknown flag: --"); ok {
+			hint = config.DidYouMean("--"+name, flags)
+		}
+		return usageError{fmt.Errorf("%w%s; `%s --help` lists the flags", err, hint, c.CommandPath())}
+	})
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, child := range c.Commands() {
+		withUsageErrors(child)
+	}
+}
+
+// node says which local node a sub-command is about.
+type node struct{ dataDir, runDir string }
+
+// addNodeFlags lets a sub-command find its node: flags, else the environment, else the
+// configuration file, else the defaults.
+func addNodeFlags(c *cobra.Command, n *node) {
+	c.Flags().StringVar(&n.dataDir, "data-dir", "", "the node's data directory ("+config.Variable("data-dir")+", default "+config.DefaultDataDir+")")
+	c.Flags().StringVar(&n.runDir, "run-dir", "", "the node's directory of sockets ("+config.Variable("run-dir")+", default "+config.DefaultRunDir+")")
+}
+
+// resolve fills in what no flag gave.
+func (n *node) resolve() {
+	args := []string{}
+	if n.dataDir != "" {
+		args = append(args, "--data-dir="+n.dataDir)
+	}
+	if n.runDir != "" {
+		args = append(args, "--run-dir="+n.runDir)
+	}
+	n.dataDir = config.DataDir(args, os.LookupEnv)
+	n.runDir = config.RunDir(args, os.LookupEnv)
+}

@@ -1,0 +1,185 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// load is Load with a command line, variables and the text of a configuration file.
+func load(t *testing.T, args []string, vars map[string]string, file string) (*Config, error) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(name, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fs := pflag.NewFlagSet("server", pflag.ContinueOnError)
+	Flags(fs)
+	if err := fs.Parse(append([]string{"--config", name}, args...)); err != nil {
+		t.Fatal(err)
+	}
+	return Load(fs, Environment{
+		Lookup:   func(name string) (string, bool) { v, ok := vars[name]; return v, ok },
+		Hostname: func() (string, error) { return "Edge-1", nil },
+	})
+}
+
+func TestPrecedence(t *testing.T) {
+	file := "node-name: from-file\ndisable: [servicelb, dns]\n"
+	for name, tc := range map[string]struct {
+		args     []string
+		vars     map[string]string
+		nodeName string
+		source   string
+	}{
+		"file":        {nodeName: "from-file", source: "config.yaml:2:11"},
+		"environment": {vars: map[string]string{"K3M_NODE_NAME": "from-env", "K3M_DISABLE": "ingress"}, nodeName: "from-env", source: "K3M_DISABLE"},
+		"flag": {args: []string{"--node-name=from-flag", "--disable", "cni"},
+			vars: map[string]string{"K3M_NODE_NAME": "from-env"}, nodeName: "from-flag", source: "--disable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := load(t, tc.args, tc.vars, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.NodeName != tc.nodeName {
+				t.Errorf("node name %q, want %q", c.NodeName, tc.nodeName)
+			}
+			if !strings.HasSuffix(c.Disable[0].Source, tc.source) {
+				t.Errorf("disable is from %q, want %q", c.Disable[0].Source, tc.source)
+			}
+		})
+	}
+}
+
+func TestHostnameIsTheDefaultNodeName(t *testing.T) {
+	c, err := load(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.NodeName != "edge-1" {
+		t.Errorf("node name %q, want the hostname in lower case", c.NodeName)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		vars map[string]string
+		file string
+		want []string
+	}{
+		"unknown key":             {file: "disable: []\nenabel: [dns]\n", want: []string{"config.yaml:2:1", `"enabel"`, `"enable"`}},
+		"key twice":               {file: "node-name: a\nnode-name: b\n", want: []string{"config.yaml:2:1", "config.yaml:1:1"}},
+		"list for one text":       {file: "node-name: [a]\n", want: []string{"config.yaml:1:12", "one text"}},
+		"map for a list":          {file: "enable: {dns: coredns}\n", want: []string{"config.yaml:1:9", "list of texts"}},
+		"not a mapping":           {file: "- a\n", want: []string{"config.yaml:1:1"}},
+		"two documents":           {file: "node-name: a\n---\nnode-name: b\n", want: []string{"one"}},
+		"not YAML":                {file: "a: [\n", want: []string{"config.yaml", "line"}},
+		"component block":         {file: "components:\n  cni.flannel: vxlan\n", want: []string{"config.yaml:2:16", "cni.flannel"}},
+		"bad node name":           {args: []string{"--node-name=Not_Good"}, want: []string{"--node-name", `"Not_Good"`}},
+		"bad address":             {vars: map[string]string{"K3M_NODE_IP": "10.0.0.300"}, want: []string{"K3M_NODE_IP", "10.0.0.300"}},
+		"two of one family":       {args: []string{"--node-ip=10.0.0.1", "--node-ip=10.0.0.2"}, want: []string{"one of IPv4 and one of IPv6"}},
+		"backend":                 {args: []string{"--flannel-backend=vxlam"}, want: []string{"--flannel-backend", `"vxlam"`, `"vxlan"`, "host-gw"}},
+		"upstream arg":            {args: []string{"--kubelet-arg=--v=2"}, want: []string{"--kubelet-arg", "name=value"}},
+		"token and token-file":    {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
+		"token file missing":      {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
+		"token with spaces":       {vars: map[string]string{"K3M_TOKEN": "a b"}, want: []string{"K3M_TOKEN", "white space"}},
+		"descriptor not a number": {args: []string{"--token-fd=x"}, want: []string{"--token-fd", `"x"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, tc.args, tc.vars, tc.file)
+			var mistake *Error
+			if !errors.As(err, &mistake) {
+				t.Fatalf("error is %v, want a *config.Error", err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not name %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("%q is more than one line", err)
+			}
+		})
+	}
+}
+
+func TestComponentBlocks(t *testing.T) {
+	c, err := load(t, nil, nil, "components:\n  cni.flannel:\n    backend: host-gw\n    mtu: 1400\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := c.Components["cni.flannel"]
+	if string(block.Raw) != `{"backend":"host-gw","mtu":1400}` || !strings.HasSuffix(block.Source, "config.yaml:2:3") {
+		t.Errorf("block is %s from %s", block.Raw, block.Source)
+	}
+}
+
+func TestTokenOfAStrongerSourceReplacesAWeakerTokenFile(t *testing.T) {
+	c, err := load(t, []string{"--token=strong"}, nil, "token-file: /nonexistent\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Token != "strong" {
+		t.Errorf("token is %q", c.Token)
+	}
+}
+
+func TestDataDirAgreesWithLoad(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(file, []byte("data-dir: "+dir+"/from-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		vars map[string]string
+		want string
+	}{
+		"default":   {want: DefaultDataDir},
+		"file":      {args: []string{"server", "--config", file}, want: dir + "/from-file"},
+		"variable":  {args: []string{"server", "--config=" + file}, vars: map[string]string{"K3M_DATA_DIR": dir + "/env"}, want: dir + "/env"},
+		"flag":      {args: []string{"server", "--data-dir", dir + "/flag"}, vars: map[string]string{"K3M_DATA_DIR": dir}, want: dir + "/flag"},
+		"last flag": {args: []string{"--data-dir=/a", "--data-dir=" + dir}, want: dir},
+		"file by environment": {vars: map[string]string{"K3M_CONFIG": file},
+			want: dir + "/from-file"},
+		"after the dashes": {args: []string{"kubectl", "--", "--data-dir=/a"}, want: DefaultDataDir},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := DataDir(tc.args, func(name string) (string, bool) { v, ok := tc.vars[name]; return v, ok })
+			if got != tc.want {
+				t.Errorf("data directory is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzFile(f *testing.F) {
+	f.Add([]byte("enable: [ingress=nginx]\ncomponents:\n  cni.flannel: {backend: vxlan}\n"))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		parsed, err := parseFile("config.yaml", text)
+		if err != nil {
+			var mistake *Error
+			if !errors.As(err, &mistake) {
+				t.Errorf("error %v does not name its place", err)
+			}
+			return
+		}
+		for name, values := range parsed.values {
+			if lookupOption(name) == nil {
+				t.Errorf("accepted the unknown key %q", name)
+			}
+			for _, v := range values {
+				if v.Source == "" {
+					t.Errorf("value %q of %q has no source", v.Text, name)
+				}
+			}
+		}
+	})
+}
