@@ -1,0 +1,26 @@
+package client
+
+import "net/netip"
+
+// Report is what a running component tells its host: a Ready, a Degraded, a RuntimeReady
+// or a NetworkReady.
+type Report interface{ report() }
+
+// Ready says that the component serves, or has recovered.
+type Ready struct{}
+
+// Degraded says why the component can't do its work at present.
+type Degraded struct{ Reason string }
+
+// RuntimeReady is a runtime's CRI endpoint, "unix:///path". Whether the component is a
+// runtime is for the caller to check.
+type RuntimeReady struct{ Endpoint string }
+
+// NetworkReady has this node's addresses on the pod network, at least one. Whether the
+// component is a cni is for the caller to check.
+type NetworkReady struct{ Gateways []netip.Addr }
+
+func (Ready) report()        {}
+func (Degraded) report()     {}
+func (RuntimeReady) report() {}
+func (NetworkReady) report() {}
