@@ -67,12 +67,8 @@ type Config struct {
 	KubeletArgs, KubeProxyArgs                          []Value
 }
 
-// ServerDir, AgentDir, ComponentsDir and PluginsDir are the main folders of a node's
-// data directory.
-func (c *Config) ServerDir() string     { return filepath.Join(c.DataDir, "server") }
-func (c *Config) AgentDir() string      { return filepath.Join(c.DataDir, "agent") }
-func (c *Config) ComponentsDir() string { return filepath.Join(c.DataDir, "components") }
-func (c *Config) PluginsDir() string    { return filepath.Join(c.DataDir, "plugins") }
+// AgentDir is the folder of what every node keeps.
+func (c *Config) AgentDir() string { return filepath.Join(c.DataDir, "agent") }
 
 // Texts are the values without their sources.
 func Texts(values []Value) []string {
