@@ -39,7 +39,8 @@ func (e *ComponentError) Error() string { return e.Message }
 // Client speaks to one plugin's process. Its methods may be called by several goroutines
 // at once.
 type Client struct {
-	rpc pluginv1.PluginClient
+	rpc    pluginv1.PluginClient
+	exited <-chan struct{}
 }
 
 // New makes a Client of an open connection. Most callers have a go-plugin client and
@@ -47,6 +48,11 @@ type Client struct {
 func New(conn grpc.ClientConnInterface) *Client {
 	return &Client{rpc: pluginv1.NewPluginClient(conn)}
 }
+
+// Exited is closed when the plugin's process has ended and its output was read to the
+// end, which a child that inherited the output delays. It is nil, and so never closed,
+// for a Client that was made with New.
+func (c *Client) Exited() <-chan struct{} { return c.exited }
 
 func callOptions() []grpc.CallOption {
 	return []grpc.CallOption{

@@ -144,7 +144,9 @@ func (grpcPlugin) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error {
 	return errors.New("this is the host's side; the plugin's is sdk.Serve")
 }
 
-// GRPCClient wraps the open connection.
-func (grpcPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
-	return New(conn), nil
+// GRPCClient wraps the open connection; go-plugin ends ctx with the process.
+func (grpcPlugin) GRPCClient(ctx context.Context, _ *plugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	c := New(conn)
+	c.exited = ctx.Done()
+	return c, nil
 }
