@@ -1,0 +1,175 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/k3s-io/kine/pkg/drivers"
+	"github.com/k3s-io/kine/pkg/drivers/sqlite"
+	"github.com/k3s-io/kine/pkg/server"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// What kine is told. Its own defaults (v0.17.5, pkg/app), but for the poll.
+const (
+	// pollInterval is how often kine looks for writes of other processes. There are none
+	// (see Lock), and its own wake the poller at once, so this only bounds how long a
+	// failed read of the log stays unnoticed.
+	pollInterval  = 5 * time.Second
+	pollBatchSize = 500
+	// notifyInterval is how often a watch without events is told the current revision;
+	// the API server's watch cache wants 5 s.
+	notifyInterval = 5 * time.Second
+	// The API server asks for compaction itself, every five minutes, as it does of etcd.
+	compactTimeout   = 5 * time.Second
+	compactMinRetain = 1000
+	compactBatchSize = 1000
+	// emulatedEtcdVersion tells the API server that watch progress notifications work.
+	emulatedEtcdVersion = "3.6.11"
+)
+
+const (
+	// maxReceiveBytes is etcd's limit on a request, and room for gRPC around it.
+	maxReceiveBytes = embed.DefaultMaxRequestBytes + 512<<10
+	maxSendBytes    = math.MaxInt32
+	// stopTimeout is how long Close waits for requests.
+	stopTimeout   = 2 * time.Second
+	maxSocketPath = 107 // sun_path, less its final zero: unix(7)
+)
+
+// Options say where a datastore is.
+type Options struct {
+	// File is the database: <data-dir>/server/db/state.db.
+	File string
+	// Socket is the unix socket to listen on: <data-dir>/server/kine.sock. Its directory is made
+	// with mode 0700; the path must be at most 107 bytes long.
+	Socket string
+}
+
+// Store is a running datastore.
+type Store struct {
+	// Endpoint is what the API server's --etcd-servers takes.
+	Endpoint string
+
+	grpc    *grpc.Server
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	served  chan error
+}
+
+// Exists says whether a database file is there, that is whether a cluster was started before.
+func Exists(file string) (bool, error) {
+	info, err := os.Stat(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at datastore: %w", err)
+	}
+	// A crash between creating the file and writing the schema leaves it empty.
+	return info.Size() > 0, nil
+}
+
+// Open opens or creates the database and serves it. The caller holds the Lock, and ends with
+// Close, after the API server has stopped.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if len(opts.Socket) > maxSocketPath {
+		return nil, fmt.Errorf("open datastore: socket path %s is longer than %d bytes: choose a shorter --data-dir", opts.Socket, maxSocketPath)
+	}
+	for _, dir := range []string{filepath.Dir(opts.File), filepath.Dir(opts.Socket)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open datastore: %w", err)
+		}
+	}
+	redirectLogs()
+
+	// kine ends what it started when this context does, not when ctx does: it must
+	// outlive the API server.
+	kineCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Store{Endpoint: "unix://" + opts.Socket, stop: stop, served: make(chan error, 1)}
+	_, backend, err := sqlite.New(kineCtx, &s.running, &drivers.Config{
+		DataSourceName:   dataSourceName(opts.File),
+		CompactTimeout:   compactTimeout,
+		CompactMinRetain: compactMinRetain,
+		CompactBatchSize: compactBatchSize,
+		PollBatchSize:    pollBatchSize,
+		PollInterval:     pollInterval,
+	})
+	if err == nil {
+		err = backend.Start(kineCtx)
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open datastore %s: %w: if the file is damaged, restore it from a backup", opts.File, err)
+	}
+
+	listener, err := listen(opts.Socket)
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open datastore: %w", err)
+	}
+	s.grpc = grpc.NewServer(
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}),
+		grpc.MaxRecvMsgSize(maxReceiveBytes),
+		grpc.MaxSendMsgSize(maxSendBytes),
+	)
+	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(s.grpc)
+	s.running.Go(func() { s.served <- s.grpc.Serve(listener) })
+	return s, nil
+}
+
+// Failed delivers the reason when the datastore stops serving by itself.
+func (s *Store) Failed() <-chan error { return s.served }
+
+// Close stops serving and closes the database. It waits for both, up to 2 seconds for requests
+// that are still running.
+func (s *Store) Close() {
+	if s.grpc != nil {
+		force := time.AfterFunc(stopTimeout, s.grpc.Stop)
+		s.grpc.GracefulStop()
+		force.Stop()
+	}
+	s.stop()
+	s.running.Wait()
+}
+
+// dataSourceName is the sqlite driver's name of file. The path is escaped for SQLite's URI
+// form, in which ?, # and % mean something. kine's own default has cache=shared too, but in a
+// form that the driver drops; here it would take effect, and replace waiting for locks by errors.
+func dataSourceName(file string) string {
+	params := url.Values{
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"FULL"},
+		"_busy_timeout": {"30000"}, // ms
+		"_txlock":       {"immediate"},
+		// Statements that each connection keeps prepared; kine uses about twenty.
+		"_stmt_cache_size": {"20"},
+	}
+	return (&url.URL{Scheme: "file", Path: file, OmitHost: true, RawQuery: params.Encode()}).String()
+}
+
+func listen(socket string) (net.Listener, error) {
+	// The lock is ours, so a socket that is still there belongs to a server that is dead.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
