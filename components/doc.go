@@ -1,0 +1,37 @@
+// Package components is the registry of k3m: which kinds of components there are, which
+// plugins fill them, which of those a node runs, and the supervision of their processes.
+// It is the host's side of the contract whose other side is package sdk.
+//
+//	kinds.go       the catalog of kinds
+//	catalog.go     what plugins there are: catalog.json (built-in) and plugins.lock (installed)
+//	trust.go       may this file be executed: who could have changed it
+//	inspect.go     ask a plugin who it is, with no privileges; install and remove
+//	selection.go   --enable and --disable to a list of components, or an error that helps
+//	supervisor.go  the life of a node's components
+//	lifecycle.go   the life of one component: states, restarts, back-off
+//	process.go     the life of one plugin process: launch, handshake, Info, Run, stop
+//	authorize.go   the API rights of components
+//
+// launch/ is the process between the core and a plugin, cgroup/ how process trees end.
+//
+// # The life of a component
+//
+// Processes are launched at once, side by side, and asked who they are; Run is called as
+// soon as what a component requires is there. Nothing else orders them.
+//
+//	          ┌────────────────────────── back-off over, requirement or not ──────────┐
+//	          ▼                                                                       │
+//	──► Launching ──► Waiting ──► Starting ──► Ready ◄──► Degraded                    │
+//	          │          │           │           │            │                       │
+//	          │          └───────────┴─────┬─────┴────────────┘                       │
+//	          │                            ▼  process died, Run failed, start too slow│
+//	          │                         Exited ──► Backoff ───────────────────────────┤
+//	          ▼                                └─► CrashLoop (five times in a row) ───┘
+//	       Refused   digest, Info or file permissions are not those on record
+//
+//	any state ── the supervisor ends ──► Stopping ──► Stopped
+//
+// A refused component is not tried again before Restart is called: nothing changes by
+// trying. All others are tried for ever. The death of a component touches no other:
+// those that require it go on, and find it again.
+package components
