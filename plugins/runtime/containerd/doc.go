@@ -1,0 +1,14 @@
+// Package containerd is the component runtime.containerd: containerd v2 inside the
+// plugin's process, serving the container runtime interface (CRI) to the kubelet.
+//
+// plugin.go is the component; engine.go starts and stops containerd; settings.go is its
+// configuration, made of a layout (layout.go: where everything of one node lives) and of
+// what the host can do (hostcheck.go). store.go imports image archives; feed.go decides
+// which file is imported when, with watch.go (inotify) and ledger.go (what was imported
+// already). commands.go serves `k3m ctr`, `k3m crictl` and `k3m image`; cleanup.go takes
+// a node's containers off the host. pause/ is the sandbox image, carried/ pins runc and
+// crictl in a module of their own.
+//
+// Pods outlive this process: they are children of their shims, which live in a cgroup
+// of their own and are found again at the next start.
+package containerd

@@ -1,0 +1,186 @@
+package containerd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+)
+
+// archiveSuffixes are the names that count as image archives. What is in a file is told
+// by its first bytes.
+var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"}
+
+// feed imports the archives of a directory: those that are there when it begins, then
+// each that arrives. One at a time, since an import is bound by the disk.
+type feed struct {
+	dir    string
+	store  store
+	ledger *ledger
+	log    hclog.Logger
+}
+
+// run blocks until ctx ends. The directory is made when it is missing, also later. A
+// broken archive is logged and does not stop the others; it is tried again when it
+// changes and when the feed begins anew.
+func (f feed) run(ctx context.Context) error {
+	for {
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, errDirectoryGone) {
+			return fmt.Errorf("follow %s: %w", f.dir, err)
+		}
+		f.log.Warn("the directory of image archives was removed; making it again", "directory", f.dir)
+	}
+}
+
+// follow imports until the directory goes away.
+func (f feed) follow(ctx context.Context) error {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	w, err := newWatch(f.dir) // before the scan, so that nothing falls between
+	if err != nil {
+		return err
+	}
+	arrivals := make(chan arrival)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		<-ctx.Done()
+		return w.Close()
+	})
+	g.Go(func() error {
+		for {
+			batch, err := w.next()
+			for _, a := range batch {
+				select {
+				case arrivals <- a:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	g.Go(func() error {
+		if err := f.scan(ctx); err != nil {
+			return err
+		}
+		for {
+			select {
+			case a := <-arrivals:
+				if a.name != "" {
+					f.take(ctx, a.name)
+				} else if err := f.scan(ctx); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// scan takes every file of the directory, in the order of their names.
+func (f feed) scan(ctx context.Context) error {
+	entries, err := os.ReadDir(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errDirectoryGone
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !e.IsDir() {
+			f.take(ctx, e.Name())
+		}
+	}
+	return nil
+}
+
+// take imports one file if it is a complete archive that was not imported yet, and logs
+// how that went.
+func (f feed) take(ctx context.Context, name string) {
+	if strings.HasPrefix(name, ".") || !isArchiveName(name) {
+		f.log.Debug("not the name of an image archive", "file", name)
+		return
+	}
+	images, err := f.importFile(ctx, name)
+	switch {
+	case ctx.Err() != nil: // the end of the component; the next start does it
+	case errors.Is(err, fs.ErrNotExist): // gone again
+	case err != nil:
+		f.log.Error("import an image archive; it is tried again when the file changes", "file", filepath.Join(f.dir, name), "error", err)
+	case images != nil:
+		f.log.Info("imported an image archive", "file", name, "images", images)
+	}
+}
+
+func isArchiveName(name string) bool {
+	return slices.ContainsFunc(archiveSuffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+}
+
+// importFile returns the names of the images, or nil when there was nothing to do.
+func (f feed) importFile(ctx context.Context, name string) ([]string, error) {
+	file, err := os.Open(filepath.Join(f.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || f.ledger.unchanged(name, info) || beingWritten(file) {
+		return nil, nil // a file that is being written is reported when it is closed
+	}
+	if f.ledger.hasSize(info.Size()) {
+		sum, err := digestOf(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the archive: %w", err)
+		}
+		if twin, ok := f.ledger.twin(sum); ok {
+			return nil, f.ledger.record(name, info, sum, twin.Images)
+		}
+	}
+	hash := sha256.New()
+	images, err := f.store.load(ctx, io.TeeReader(file, hash))
+	if err != nil {
+		return nil, err
+	}
+	// What follows the end of the archive belongs to the file's digest too.
+	if _, err := io.Copy(hash, file); err != nil {
+		return nil, fmt.Errorf("read the archive: %w", err)
+	}
+	return images, f.ledger.record(name, info, hex.EncodeToString(hash.Sum(nil)), images)
+}
+
+// digestOf reads the file and goes back to its beginning.
+func digestOf(file *os.File) (string, error) {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
+		return "", err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}

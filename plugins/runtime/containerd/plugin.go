@@ -1,0 +1,170 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/version"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// New returns the component runtime.containerd.
+func New() sdk.Plugin { return component{} }
+
+type component struct{}
+
+// Info says who the component is.
+func (component) Info() sdk.Info {
+	containerdVersion, _, _ := strings.Cut(version.Version, "+")
+	return sdk.Info{
+		Kind:         "runtime",
+		Name:         "containerd",
+		Version:      containerdVersion,
+		Summary:      "containerd with runc, in the plugin's process",
+		Scope:        sdk.NodeScope,
+		Privileges:   sdk.Privileges{Root: true},
+		ConfigSchema: configSchema,
+		Commands:     commands,
+	}
+}
+
+// Run serves CRI until ctx ends.
+func (component) Run(ctx context.Context, host *sdk.Host) error {
+	var config Config
+	if err := host.DecodeConfig(&config); err != nil {
+		return err
+	}
+	return serve(ctx, config, host.Facts(), host.Logger(), func(endpoint string) {
+		host.RuntimeReady(endpoint)
+		host.Ready()
+	})
+}
+
+// serve calls ready once CRI answers at the endpoint, and returns when ctx ends.
+func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Logger, ready func(endpoint string)) error {
+	if err := logThrough(logger); err != nil {
+		return err
+	}
+	s, err := prepare(config, facts, logger)
+	if err != nil {
+		return err
+	}
+	e, err := startEngine(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer e.stop()
+	images := store{client: e.bridge.client, snapshotter: s.snapshotter, cri: e.bridge.cri}
+	// Before anybody can ask for a sandbox.
+	if err := loadPause(ctx, images, s.pauseImage, facts.Paths.CarriedImagesDir); err != nil {
+		return err
+	}
+	if err := images.setDefaultSnapshotter(ctx); err != nil {
+		return err
+	}
+	if err := e.serve(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	ready(s.endpoint())
+
+	done, err := openLedger(filepath.Join(s.root, "imported.json"))
+	if err != nil {
+		logger.Warn("importing all image archives again", "error", err)
+	}
+	return feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx)
+}
+
+// prepare finds out what the host can do and makes what must be there before containerd
+// starts.
+func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, error) {
+	host, err := checkHost()
+	if err != nil {
+		return settings{}, err
+	}
+	if os.Getenv("PATH") == "" {
+		// CNI executables look for iptables and nft.
+		if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+			return settings{}, err
+		}
+	}
+	s := settings{
+		layout:     newLayout(facts.Paths.AgentDir, facts.Paths.RunDir),
+		abilities:  host,
+		pauseImage: facts.PauseImage,
+		shimCgroup: shimCgroupOf(facts.CgroupParent),
+		cniBinDir:  facts.Paths.CNIBinDir,
+		cniConfDir: facts.Paths.CNIConfDir,
+	}
+	var reason error
+	if s.snapshotter, reason = chooseSnapshotter(config.Snapshotter, s.root); reason != nil {
+		if config.Snapshotter != "" {
+			return settings{}, fmt.Errorf(
+				"use snapshotter %s as configured: %w (leave the key out, or choose %s)", config.Snapshotter, reason, native)
+		}
+		logger.Warn("overlayfs is not usable here; layers of images are copied", "snapshotter", s.snapshotter, "reason", reason)
+	}
+	if err := createCgroup(s.shimCgroup); err != nil {
+		return settings{}, err
+	}
+	if err := linkExecutables(s.bin, facts.Paths.BinDir); err != nil {
+		return settings{}, err
+	}
+	logger.Info("what the host gives containers", "snapshotter", s.snapshotter, "systemdCgroup", s.systemdCgroup,
+		"lowerOOMScore", s.lowerOOMScore, "apparmor", s.apparmor, "shimCgroup", s.shimCgroup)
+	return s, nil
+}
+
+// linkExecutables makes link point to dir, at once for everybody who looks.
+func linkExecutables(link, dir string) error {
+	for _, name := range []string{"runc", "containerd-shim-runc-v2"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("find what containerd runs: %w", err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+		return fmt.Errorf("link the executables: %w", err)
+	}
+	next := link + ".next"
+	err := os.Remove(next)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = os.Symlink(dir, next)
+	}
+	if err == nil {
+		err = os.Rename(next, link)
+	}
+	if err != nil {
+		return fmt.Errorf("link the executables: %w", err)
+	}
+	return nil
+}
+
+// loadPause makes sure that the sandbox image is there: no sandbox starts without it.
+// CRI pins it by its name, so that no garbage collection takes it.
+func loadPause(ctx context.Context, images store, name, carriedDir string) error {
+	if images.holds(ctx, name) {
+		return nil
+	}
+	path := filepath.Join(carriedDir, "pause.tar")
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open the sandbox image: %w", err)
+	}
+	defer f.Close()
+	names, err := images.load(ctx, f)
+	if err != nil {
+		return fmt.Errorf("load the sandbox image %s: %w", path, err)
+	}
+	if !images.holds(ctx, name) {
+		return fmt.Errorf("load the sandbox image %s: it holds %s, want %s", path, strings.Join(names, ", "), name)
+	}
+	return nil
+}
