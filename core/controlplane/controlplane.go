@@ -1,0 +1,254 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/k3m-io/k3m/core/datastore"
+	"github.com/k3m-io/k3m/core/supervisor"
+	"github.com/k3m-io/k3m/core/supervisor/token"
+)
+
+// How long stopping may take: the controllers are asked first, then the API server; the sum is
+// below the 10 s after which a service manager loses patience.
+const (
+	controllerStopTimeout = 2 * time.Second
+	stopTimeout           = 4 * time.Second
+	// bootGrace is how long a stop during the boot waits for the boot: Kubernetes ends the
+	// process when a post-start hook is interrupted.
+	bootGrace = 3 * time.Second
+)
+
+// readyInterval is how often readiness is looked at during the boot, in process: a request
+// without a connection.
+const readyInterval = 10 * time.Millisecond
+
+// ControlPlane is a control plane. Make it with New, run it once with Run.
+type ControlPlane struct {
+	opts  Options
+	ready chan struct{}
+
+	mu    sync.Mutex
+	port  int
+	token string
+	admin *rest.Config
+}
+
+// New returns a control plane that does nothing yet.
+func New(opts Options) *ControlPlane {
+	return &ControlPlane{opts: opts, ready: make(chan struct{})}
+}
+
+// APIReady is closed when the API server's /readyz is good for the first time.
+func (c *ControlPlane) APIReady() <-chan struct{} { return c.ready }
+
+// Port is the API's, known once APIReady is closed.
+func (c *ControlPlane) Port() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.port
+}
+
+// AdminConfig is a client of the API server in this process that may do anything, for the
+// core itself. It is known once APIReady is closed, and nil before.
+func (c *ControlPlane) AdminConfig() *rest.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return rest.CopyConfig(c.admin)
+}
+
+// Run runs the control plane until ctx ends, and then stops it within 8 seconds: controllers,
+// API server, datastore. It returns an error that names the part when one can't be started or
+// ends by itself; the rest is stopped then too.
+func (c *ControlPlane) Run(ctx context.Context) error {
+	if err := c.opts.check(); err != nil {
+		return err
+	}
+	start := time.Now()
+	listener, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	creds, store, err := c.prepare(ctx, listener)
+	if store != nil {
+		defer store.Close()
+	}
+	if err != nil {
+		return err
+	}
+	klog.V(1).InfoS("datastore and certificates ready", "after", since(start))
+
+	// The API server outlives ctx: see stop.
+	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAPI()
+	api, err := c.newAPIServer(apiCtx, listener, creds, store.Endpoint, c.supervise(creds))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", APIServer, err)
+	}
+	klog.V(1).InfoS("API server built", "after", since(start))
+
+	runCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	apiDone := make(chan struct{})
+	go func() {
+		defer close(apiDone)
+		err := guard(func() error { return api.run(apiCtx) })
+		cancel(ended(APIServer, err))
+	}()
+	go func() {
+		select {
+		case err := <-store.Failed():
+			cancel(ended("datastore", err))
+		case <-apiDone:
+		}
+	}()
+
+	if c.waitReady(runCtx, api) {
+		c.mu.Lock()
+		c.admin = rest.CopyConfig(api.loopback)
+		c.mu.Unlock()
+		klog.InfoS("api ready", "after", since(start), "port", c.port)
+		close(c.ready)
+		c.runControllers(runCtx, cancel, creds)
+	}
+	stopAPI()
+	return c.stop(ctx, runCtx, apiDone)
+}
+
+// prepare loads keys and opens the datastore, at the same time. It returns the store, if any,
+// also with an error.
+func (c *ControlPlane) prepare(ctx context.Context, listener net.Listener) (*credentials, *datastore.Store, error) {
+	port := listener.Addr().(*net.TCPAddr).Port
+	c.port = port
+	database := DatabaseFile(c.opts.DataDir)
+	exists, err := datastore.Exists(database)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Keys first when there is no cluster: a datastore without keys could not be started again.
+	var f *credentials
+	var store *datastore.Store
+	g := errgroup.Group{}
+	g.Go(func() (err error) {
+		if f, err = c.prepareFiles(port, exists); err != nil {
+			return err
+		}
+		c.token, err = token.Ensure(TokenFile(c.opts.DataDir), c.opts.Token, f.pki.Server.PEM)
+		return err
+	})
+	openStore := func() (err error) {
+		store, err = datastore.Open(ctx, datastore.Options{File: database, Socket: c.opts.socket()})
+		return err
+	}
+	if exists {
+		g.Go(openStore)
+		return f, store, g.Wait()
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	return f, store, openStore()
+}
+
+// supervise mounts the supervisor in front of the API.
+func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
+	return func(api http.Handler, loopback *rest.Config) (http.Handler, error) {
+		s, err := supervisor.New(supervisor.Options{
+			PKI:       creds.pki,
+			Token:     c.token,
+			Client:    loopback,
+			Component: c.opts.Component,
+			Cluster:   c.clusterFacts(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return s.Wrap(api), nil
+	}
+}
+
+// waitReady waits until /readyz is good and says whether it is.
+func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer) bool {
+	boot, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(bootGrace, cancel) })()
+	ticker := time.NewTicker(readyInterval)
+	defer ticker.Stop()
+	for !api.isReady() {
+		select {
+		case <-ticker.C:
+		case <-boot.Done():
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// runControllers runs controller-manager and scheduler until ctx ends; one that ends by itself
+// cancels everything.
+func (c *ControlPlane) runControllers(ctx context.Context, cancel context.CancelCauseFunc, creds *credentials) {
+	var running sync.WaitGroup
+	for name, run := range map[string]func(context.Context, *credentials) error{
+		ControllerManager: c.runControllerManager,
+		Scheduler:         c.runScheduler,
+	} {
+		running.Go(func() {
+			err := guard(func() error { return run(ctx, creds) })
+			cancel(ended(name, err)) // does nothing when ctx ended first
+		})
+	}
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	<-ctx.Done()
+	select {
+	case <-done:
+	case <-time.After(controllerStopTimeout + time.Second):
+		klog.InfoS("controllers are still running; stopping without them")
+	}
+}
+
+// stop waits for the API server and says why everything ended: nil when ctx did.
+func (c *ControlPlane) stop(ctx, runCtx context.Context, apiDone <-chan struct{}) error {
+	select {
+	case <-apiDone:
+	case <-time.After(stopTimeout):
+		klog.InfoS("the API server has requests that don't end; stopping without them")
+	}
+	cause := context.Cause(runCtx)
+	if ctx.Err() != nil && errors.Is(cause, context.Cause(ctx)) {
+		return nil
+	}
+	return cause
+}
+
+// ended is the error of a part that ended although nobody asked it to.
+func ended(part string, err error) error {
+	if err == nil {
+		return fmt.Errorf("%s ended by itself", part)
+	}
+	return fmt.Errorf("%s: %w", part, err)
+}
+
+// guard turns a panic of f into an error, so that the rest is stopped in order.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			klog.ErrorS(nil, "panic", "value", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f()
+}
+
+func since(start time.Time) string { return time.Since(start).Round(time.Millisecond).String() }

@@ -1,0 +1,56 @@
+package controlplane
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+)
+
+// applyShared sets what is the whole process's: feature gates, emulated version, logging. It
+// is the one place where the control plane changes globals of Kubernetes' libraries, and runs
+// before any component is set up.
+func applyShared(args Args, opts *options.ServerRunOptions, fs *pflag.FlagSet) error {
+	settings, err := args.shared()
+	if err != nil {
+		return err
+	}
+	logging := false
+	for key, s := range settings {
+		value := s.value
+		if key[0] == "feature-gates" {
+			value = key[1] + "=" + s.value
+		}
+		// All components have the flag if one has it: they get it from component-base.
+		if err := fs.Set(key[0], value); err != nil {
+			return fmt.Errorf("use --%s-arg %s=%s: %w", s.component, key[0], value, err)
+		}
+		logging = logging || isLogging(key[0])
+	}
+
+	registry := opts.GenericServerRunOptions.ComponentGlobalsRegistry
+	if err := registry.Set(); err != nil {
+		return fmt.Errorf("set feature gates: %w", err)
+	}
+	// The components warn about each other's use of old API versions otherwise.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	// kubelet and kube-proxy apply their logging options too.
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	if !logging {
+		return nil // as k3m has set it up
+	}
+	if err := logsapi.ValidateAndApply(opts.Logs, registry.FeatureGateFor("kube")); err != nil {
+		return fmt.Errorf("set up logging: %w", err)
+	}
+	return nil
+}
+
+func isLogging(flag string) bool {
+	switch flag {
+	case "feature-gates", "emulated-version", "min-compatibility-version":
+		return false
+	}
+	return isShared(flag)
+}
