@@ -16,7 +16,8 @@ import (
 // namespaces.
 type Cmd struct {
 	*exec.Cmd
-	host *Host
+	host       *Host
+	afterStart func()
 }
 
 // Command is a program to run in the host, with an environment that holds nothing of the
@@ -50,7 +51,11 @@ func (c *Cmd) Start() error {
 		}
 		done <- c.Cmd.Start()
 	}()
-	return <-done
+	err := <-done
+	if c.afterStart != nil {
+		c.afterStart()
+	}
+	return err
 }
 
 // Run starts the command and waits for it.

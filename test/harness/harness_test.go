@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -92,7 +91,7 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 	}
 
 	t.Run("dial", func(t *testing.T) {
-		ln, err := listenIn(one, one.Addr.String()+":8080")
+		ln, err := one.Listen("tcp", one.Addr.String()+":8080")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,19 +107,6 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 			t.Error("a request left the test's namespaces")
 		}
 	})
-}
-
-// listenIn listens in a host, the way dialIn dials.
-func listenIn(h *Host, addr string) (ln net.Listener, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err = lockInto(h.net); err == nil {
-			ln, err = net.Listen("tcp", addr)
-		}
-	}()
-	<-done
-	return ln, err
 }
 
 func TestSnapshotSeesWhatIsLeft(t *testing.T) {

@@ -183,6 +183,9 @@ type Component struct {
 	Version string `json:"version"`
 }
 
+// Ready tells whether the component serves.
+func (c Component) Ready() bool { return strings.EqualFold(c.State, "ready") }
+
 // Components asks the node for its components. Pids are those inside the host.
 func (n *Node) Components(ctx context.Context) (map[string]Component, error) {
 	out, err := n.Host.K3m(ctx, "component", "list", "-o", "json").Output()

@@ -190,3 +190,25 @@ func lockInto(ns netns.NsHandle) error {
 	runtime.LockOSThread()
 	return os.NewSyscallError("setns", unix.Setns(int(ns), unix.CLONE_NEWNET))
 }
+
+// Listen listens on the switch, as a server outside of all nodes.
+func (s *Switch) Listen(network, addr string) (ln net.Listener, err error) {
+	return listenIn(s.ns, network, addr)
+}
+
+// Listen listens in the host.
+func (h *Host) Listen(network, addr string) (net.Listener, error) {
+	return listenIn(h.net, network, addr)
+}
+
+func listenIn(ns netns.NsHandle, network, addr string) (ln net.Listener, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err = lockInto(ns); err == nil {
+			ln, err = net.Listen(network, addr)
+		}
+	}()
+	<-done
+	return ln, err
+}

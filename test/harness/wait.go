@@ -131,3 +131,34 @@ func pause(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+// WaitAll watches all objects that match a label selector until done says true of them
+// together. It is for small numbers: they are listed again at each change.
+func WaitAll[O Object, L runtime.Object](ctx context.Context, src Source[L], labels string, done func([]O) (bool, string)) error {
+	selector := metav1.ListOptions{LabelSelector: labels}
+	last := ""
+	for {
+		list, err := src.List(ctx, selector)
+		if err == nil {
+			items, _ := meta.ExtractList(list)
+			objects := make([]O, 0, len(items))
+			for _, item := range items {
+				if o, ok := item.(O); ok {
+					objects = append(objects, o)
+				}
+			}
+			var finished bool
+			if finished, last = done(objects); finished {
+				return nil
+			}
+			if err = follow(ctx, src, selector, list, func(watch.Event) bool { return true }); err == nil {
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %s", context.Cause(ctx), last)
+		}
+		last = err.Error()
+		pause(ctx)
+	}
+}
