@@ -14,9 +14,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/k3m-io/k3m/core/pki"
+	"github.com/k3m-io/k3m/core/supervisor/token"
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
@@ -47,10 +49,6 @@ var ErrWrongCA = errors.New("the server's certificate authority is not the one t
 // join gets this node's certificates. It waits for the server as long as ctx lives, and gives
 // up at once when the answer is no.
 func (a *Agent) join(ctx context.Context) (*identity, error) {
-	tok, err := parseToken(a.opts.Token)
-	if err != nil {
-		return nil, err
-	}
 	password, err := nodePassword(a.opts.path("node-password"))
 	if err != nil {
 		return nil, err
@@ -75,11 +73,15 @@ func (a *Agent) join(ctx context.Context) (*identity, error) {
 			return nil, err
 		}
 	}
+	tok, err := a.token()
+	if err != nil {
+		return nil, err
+	}
 	var ca []byte
 	var resp wire.JoinResponse
 	err = a.retry(ctx, func() error {
 		var err error
-		if ca, err = fetchCA(ctx, a.opts.ServerURL, tok.caHash); err != nil {
+		if ca, err = fetchCA(ctx, a.opts.ServerURL, tok.CAHash); err != nil {
 			return err
 		}
 		client, err := verifiedClient(ca, nil)
@@ -93,6 +95,18 @@ func (a *Agent) join(ctx context.Context) (*identity, error) {
 		return nil, err
 	}
 	return newIdentity(a.opts, ca, k, &resp)
+}
+
+func (a *Agent) token() (token.Token, error) {
+	text := a.opts.Token
+	if text == "" {
+		data, err := os.ReadFile(a.opts.TokenFile)
+		if err != nil {
+			return token.Token{}, fmt.Errorf("read the token: %w", err)
+		}
+		text = string(data)
+	}
+	return token.Parse(text)
 }
 
 // retry calls do until it succeeds, is refused, or ctx ends.
@@ -169,7 +183,7 @@ func noRedirect(*http.Request, []*http.Request) error {
 }
 
 // post sends in as JSON and reads the answer into out; tok, if not nil, authenticates.
-func post(ctx context.Context, client *http.Client, url string, tok *nodeToken, in, out any) error {
+func post(ctx context.Context, client *http.Client, url string, tok *token.Token, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -180,7 +194,7 @@ func post(ctx context.Context, client *http.Client, url string, tok *nodeToken, 
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if tok != nil {
-		req.SetBasicAuth(tok.user, tok.secret)
+		req.SetBasicAuth(tok.User, tok.Secret)
 	}
 	data, err := roundTrip(client, req)
 	if err != nil {

@@ -33,8 +33,9 @@ type Options struct {
 
 	// ServerURL is a server's address, "https://10.0.0.1:6443".
 	ServerURL string
-	// Token is K10<sha256 of the server CA>::node:<secret>.
-	Token string
+	// Token is K10<sha256 of the server CA>::node:<secret>. When it is empty, it is read from
+	// TokenFile once ServerUp is closed: the server in this process makes it.
+	Token, TokenFile string
 	// ServerUp, if not nil, is closed when the server in this process listens: the agent
 	// then asks at the right moment instead of trying until somebody answers.
 	ServerUp <-chan struct{}
@@ -70,6 +71,9 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("data directory %q is not absolute", o.DataDir)
 	case o.Runtime == nil:
 		return o, errors.New("nobody provides a container runtime")
+	}
+	if o.Token == "" && o.TokenFile == "" {
+		return o, errors.New("there is no token to join with: name one with --token-file")
 	}
 	u, err := url.Parse(o.ServerURL)
 	if err != nil || u.Scheme != "https" || u.Host == "" {

@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
+)
+
+func TestDetectPacketFilter(t *testing.T) {
+	needRoot(t)
+	t.Run("nftables", func(t *testing.T) {
+		got := DetectPacketFilter(t.Context())
+		if got.Mode != ModeNFTables || got.Reason == "" {
+			t.Errorf("got %+v; this machine's kernel and nft can do nftables", got)
+		}
+		nft, err := knftables.New(knftables.IPv4Family, "k3m-check")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := nft.ListAll(t.Context()); !knftables.IsNotFound(err) {
+			t.Errorf("the check left its table: %v", err)
+		}
+	})
+	for name, c := range map[string]struct{ script, want string }{
+		"no nft command":          {"", "could not find nftables binary"},
+		"nft too old":             {"#!/bin/sh\necho 'nftables v0.9.8 (E.D.S.)'\n", "nft version must be v1.0.1 or later"},
+		"nft that is not allowed": {"#!/bin/sh\n[ \"$1\" = --version ] && echo 'nftables v1.0.6' && exit\necho 'Operation not permitted' >&2; exit 1\n", "Operation not permitted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if c.script != "" {
+				if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(c.script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", dir)
+			got := DetectPacketFilter(t.Context())
+			if got.Mode != ModeIPTables || !strings.Contains(got.Reason, c.want) {
+				t.Errorf("got %+v; want iptables because of %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestHostIPs(t *testing.T) {
+	needRoot(t)
+	if ips, err := HostIPs(); err == nil || !strings.Contains(err.Error(), "--node-ip") {
+		t.Errorf("with the loopback alone: %v, %v", ips, err)
+	}
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "one"}, PeerName: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	one, err := netlink.LinkByName("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netlink.LinkDel(one) })
+	for _, cidr := range []string{"2001:db8::7/64", "192.0.2.7/24"} {
+		addr, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(one, addr); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(one); err != nil {
+			t.Fatal(err)
+		}
+		ips, err := HostIPs()
+		if want := netip.MustParsePrefix(cidr).Addr(); err != nil || len(ips) != 1 || ips[0] != want {
+			t.Errorf("%v, %v; want %v", ips, err, want)
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := write("good", "# hand-made\nsearch example.com\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+	stub := write("stub", "nameserver 127.0.0.53\noptions edns0 trust-ad\n")
+	mixed := write("mixed", "nameserver 192.0.2.53\nnameserver 127.0.0.1\n")
+	scoped := write("scoped", "nameserver fe80::1%eth0\n")
+	rubbish := write("rubbish", "nameserver dns.example.com\n")
+	empty := write("empty", "")
+	missing := filepath.Join(dir, "missing")
+	for name, c := range map[string]struct {
+		candidates []string
+		want       string // "" is a generated one
+	}{
+		"the host's own":                        {[]string{good, missing}, good},
+		"the list behind a stub":                {[]string{stub, good}, good},
+		"a stub alone":                          {[]string{stub, missing}, ""},
+		"a local cache beside a real server":    {[]string{mixed}, ""},
+		"a server on one interface of the host": {[]string{scoped}, ""},
+		"a server by name":                      {[]string{rubbish}, ""},
+		"no server":                             {[]string{empty}, ""},
+		"no file":                               {[]string{missing}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			generated := filepath.Join(t.TempDir(), "resolv.conf")
+			got, err := pickResolvConf(c.candidates, generated, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.want != "" {
+				if got != c.want {
+					t.Errorf("got %s, want %s", got, c.want)
+				}
+				return
+			}
+			text, err := os.ReadFile(got)
+			if err != nil || got != generated || strings.Contains(string(text), "nameserver ") {
+				t.Errorf("got %s with %q, %v; want a generated file without servers", got, text, err)
+			}
+		})
+	}
+}
+
+func FuzzUsableByPods(f *testing.F) {
+	f.Add("nameserver 192.0.2.53\n")
+	f.Add("nameserver")
+	f.Fuzz(func(t *testing.T, text string) {
+		if usableByPods(text) && !strings.Contains(text, "nameserver") {
+			t.Errorf("%q has no server", text)
+		}
+	})
+}
+
+func TestCgroupRoot(t *testing.T) {
+	needRoot(t)
+	const root = "/k3m-agent-test"
+	if err := ensureCgroupRoot(root); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeCgroups(root) })
+	m, err := cgroupManager(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := m.GetPaths()
+	if len(paths) == 0 {
+		t.Fatal("no hierarchy found")
+	}
+	for name, path := range paths {
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("controller %q: %v", name, err)
+		}
+		if err := os.MkdirAll(filepath.Join(path, "kubepods", "burstable"), 0o755); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := ensureCgroupRoot(root); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+	if err := removeCgroups(root); err != nil {
+		t.Error(err)
+	}
+	for name, path := range paths {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("controller %q: %s is still there: %v", name, path, err)
+		}
+	}
+	if err := removeCgroups("/"); err == nil {
+		t.Error("would remove the root")
+	}
+}
+
+func TestCleanup(t *testing.T) {
+	needRoot(t)
+	o := Options{DataDir: t.TempDir(), CgroupRoot: "/k3m-agent-test-cleanup"}
+	if err := ensureCgroupRoot(o.CgroupRoot); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeCgroups(o.CgroupRoot) })
+	m, err := cgroupManager(o.CgroupRoot + "/kubepods/pod1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Apply(-1); err != nil {
+		t.Fatal(err)
+	}
+	nft, err := knftables.New(knftables.IPv4Family, "kube-proxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := nft.NewTransaction()
+	tx.Add(&knftables.Table{})
+	tx.Add(&knftables.Chain{Name: "services"})
+	if err := nft.Run(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	volume := o.path("kubelet", "pods", "uid", "volumes", "token")
+	if err := os.MkdirAll(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // one over the other
+		if err := unix.Mount("tmpfs", volume, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pass := range []string{"first", "second, with nothing left to do"} {
+		if err := Cleanup(t.Context(), o); err != nil {
+			t.Errorf("%s: %v", pass, err)
+		}
+	}
+	if _, err := nft.ListAll(t.Context()); !knftables.IsNotFound(err) {
+		t.Errorf("table kube-proxy is still there: %v", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil || strings.Contains(string(mounts), volume) {
+		t.Errorf("%s is still mounted, %v", volume, err)
+	}
+	for name, path := range m.GetPaths() {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("controller %q: %s is still there: %v", name, path, err)
+		}
+	}
+}
+
+func TestPrepareKernel(t *testing.T) {
+	needRoot(t)
+	const forwarding = "/proc/sys/net/ipv4/conf/all/forwarding"
+	if err := os.WriteFile(forwarding, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	prepareKernel(context.WithoutCancel(t.Context()), slog.New(slog.DiscardHandler))
+	if got, err := os.ReadFile(forwarding); err != nil || strings.TrimSpace(string(got)) != "1" {
+		t.Errorf("forwarding is %q, %v", got, err)
+	}
+}
+
+func TestOOMScoreAdj(t *testing.T) {
+	got, err := oomScoreAdj()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whatever it says must be allowed.
+	path := "/proc/self/oom_score_adj"
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed, err := hasCapability(capSysResource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.TrimSpace(string(before)); !allowed && want != itoa(got) {
+		t.Errorf("got %d, want the present %s", got, want)
+	}
+	if allowed && got != -999 {
+		t.Errorf("got %d, want -999", got)
+	}
+}
