@@ -18,6 +18,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 
 	"github.com/k3m-io/k3m/core/atomicfile"
 )
@@ -89,7 +90,7 @@ func (c *ControlPlane) newAPIServer(ctx context.Context, listener net.Listener, 
 	if err != nil {
 		return nil, err
 	}
-	if err := prepareRoles(config.KubeAPIs.ControlPlane.Generic); err != nil {
+	if err := replaceSlowHooks(config.KubeAPIs.ControlPlane.Generic); err != nil {
 		return nil, err
 	}
 
@@ -119,13 +120,25 @@ func (c *ControlPlane) newAPIServer(ctx context.Context, listener net.Listener, 
 	return s, nil
 }
 
-// prepareRoles replaces the hook that creates the default roles: see bootstrapRoles.
-func prepareRoles(config *genericapiserver.Config) error {
-	if config.DisabledPostStartHooks.Has(rbacrest.PostStartHookName) {
-		return nil // the user chose to do without RBAC
+// replaceSlowHooks puts hooks that do the same work in the place of two upstream ones that wait
+// for a whole second before they begin (wait.Poll), while /readyz waits for them.
+func replaceSlowHooks(config *genericapiserver.Config) error {
+	for _, h := range []struct {
+		upstream, name string
+		hook           genericapiserver.PostStartHookFunc
+	}{
+		{rbacrest.PostStartHookName, "k3m-bootstrap-roles", bootstrapRoles},
+		{schedulingrest.PostStartHookName, "k3m-bootstrap-priority-classes", bootstrapPriorityClasses},
+	} {
+		if config.DisabledPostStartHooks.Has(h.upstream) {
+			continue // the user does without: --authorization-mode without RBAC
+		}
+		config.DisabledPostStartHooks.Insert(h.upstream)
+		if err := config.AddPostStartHook(h.name, h.hook); err != nil {
+			return err
+		}
 	}
-	config.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName)
-	return config.AddPostStartHook("k3m-bootstrap-roles", bootstrapRoles)
+	return nil
 }
 
 // run serves until ctx ends.

@@ -18,8 +18,11 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 )
 
-// How long the roles may take; upstream's own bound.
-const rolesTimeout = 30 * time.Second
+// How long a hook may take, as upstream's, and how often it tries.
+const (
+	hookTimeout  = 30 * time.Second
+	hookInterval = 100 * time.Millisecond
+)
 
 // roleWriters is how many roles are written at the same time. The database takes one write
 // after the other; two let the next one be prepared meanwhile.
@@ -37,20 +40,22 @@ func bootstrapRoles(hook genericapiserver.PostStartHookContext) error {
 	if err != nil {
 		return fmt.Errorf("create default roles: %w", err)
 	}
+	return retryHook(hook, "create default roles", func(ctx context.Context) error { return reconcileRoles(ctx, client) })
+}
+
+// retryHook runs f until it succeeds; an error ends the process, so it must be a last resort.
+func retryHook(hook genericapiserver.PostStartHookContext, what string, f func(context.Context) error) error {
 	var last error
-	err = wait.PollUntilContextTimeout(hook, 100*time.Millisecond, rolesTimeout, true, func(ctx context.Context) (bool, error) {
-		if last = reconcileRoles(ctx, client); last != nil {
-			klog.V(1).InfoS("default roles are not complete yet", "err", last)
+	err := wait.PollUntilContextTimeout(hook, hookInterval, hookTimeout, true, func(ctx context.Context) (bool, error) {
+		if last = f(ctx); last != nil {
+			klog.V(1).InfoS("trying again", "to", what, "err", last)
 		}
 		return last == nil, nil
 	})
-	if err != nil && hook.Err() != nil {
-		return nil // stopping; an error here would kill the process
+	if err == nil || hook.Err() != nil {
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("create default roles: %w", last)
-	}
-	return nil
+	return fmt.Errorf("%s: %w", what, last)
 }
 
 // kubeletAdmin lets the API server reach the kubelets: for logs, exec and metrics.
