@@ -18,6 +18,9 @@ const (
 	maxSocketDir = 42
 	// maxSocketPath is the kernel's limit on a unix socket's path, less the final zero.
 	maxSocketPath = 107
+	// shimSocketsElsewhere holds the shims' sockets of nodes whose run directory has too
+	// long a name.
+	shimSocketsElsewhere = "/run/k3m-shims"
 )
 
 // layout is where everything of one node's containerd lives. All of it derives from the
@@ -52,7 +55,7 @@ func newLayout(agentDir, runDir string) layout {
 	l.bin = filepath.Join(l.root, "bin")
 	if len(l.shimSockets) > maxSocketDir {
 		sum := sha256.Sum256([]byte(state))
-		l.shimSockets = filepath.Join("/run/k3m-shims", hex.EncodeToString(sum[:4]))
+		l.shimSockets = filepath.Join(shimSocketsElsewhere, hex.EncodeToString(sum[:4]))
 	}
 	return l
 }

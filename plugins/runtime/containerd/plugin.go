@@ -90,14 +90,12 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	if err != nil {
 		return settings{}, err
 	}
-	if os.Getenv("PATH") == "" {
-		// CNI executables look for iptables and nft.
-		if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
-			return settings{}, err
-		}
+	l := newLayout(facts.Paths.AgentDir, facts.Paths.RunDir)
+	if err := setPath(l.bin); err != nil {
+		return settings{}, err
 	}
 	s := settings{
-		layout:     newLayout(facts.Paths.AgentDir, facts.Paths.RunDir),
+		layout:     l,
 		abilities:  host,
 		pauseImage: facts.PauseImage,
 		shimCgroup: shimCgroupOf(facts.CgroupParent),
@@ -121,6 +119,17 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	logger.Info("what the host gives containers", "snapshotter", s.snapshotter, "systemdCgroup", s.systemdCgroup,
 		"lowerOOMScore", s.lowerOOMScore, "apparmor", s.apparmor, "shimCgroup", s.shimCgroup)
 	return s, nil
+}
+
+// setPath makes this process, and those that it starts, find executables in bin first.
+// containerd looks there for the shim when it adopts a container, whose settings it does
+// not ask; the shim for runc when it is asked for its features; CNI for nft or iptables.
+func setPath(bin string) error {
+	path := os.Getenv("PATH")
+	if path == "" {
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	return os.Setenv("PATH", bin+":"+path)
 }
 
 // linkExecutables makes link point to dir, at once for everybody who looks.

@@ -1,0 +1,198 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// Cleanup ends this node's containers and removes all that its containerd made: their
+// cgroups, networks, mounts and directories, images included. What belongs to another
+// node of the host, or to another containerd, stays.
+func (component) Cleanup(ctx context.Context, host *sdk.Host) error {
+	facts := host.Facts()
+	return sweep{
+		layout:     newLayout(facts.Paths.AgentDir, facts.Paths.RunDir),
+		shimCgroup: shimCgroupOf(facts.CgroupParent),
+		binDir:     facts.Paths.BinDir,
+		cniDirs:    []string{facts.Paths.CNIBinDir, facts.Paths.CarriedCNIDir},
+		log:        host.Logger(),
+	}.run(ctx)
+}
+
+// sweep removes one node's containers from the host.
+type sweep struct {
+	layout
+	shimCgroup string
+	binDir     string
+	cniDirs    []string
+	log        hclog.Logger
+}
+
+// run does every step, whatever became of those before it, and returns all errors.
+// Nothing to remove is no error.
+func (s sweep) run(ctx context.Context) error {
+	return errors.Join(
+		s.deleteContainers(ctx),
+		s.killShims(ctx),
+		s.removeNetworks(ctx),
+		s.unmount(),
+		s.removeDirectories(),
+		removeCgroup(s.shimCgroup),
+	)
+}
+
+// deleteContainers has runc kill every container that it knows in this node's state,
+// and remove their cgroups.
+func (s sweep) deleteContainers(ctx context.Context) error {
+	states, err := filepath.Glob(filepath.Join(s.runcRoot(), "*", "*", "state.json"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, state := range states {
+		id, root := filepath.Base(filepath.Dir(state)), filepath.Dir(filepath.Dir(state))
+		runc := exec.CommandContext(ctx, filepath.Join(s.binDir, "runc"), "--root", root, "delete", "--force", id)
+		if out, err := runc.CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("delete container %s: %w: %s", id, err, strings.TrimSpace(string(out))))
+			continue
+		}
+		s.log.Info("deleted a container", "id", id)
+	}
+	return errors.Join(errs...)
+}
+
+// killShims ends the shims that report to this node's containerd, and waits for them.
+func (s sweep) killShims(ctx context.Context) error {
+	pids, err := cgroupProcesses(s.shimCgroup)
+	if err != nil {
+		return err
+	}
+	others, err := shimsOf(s.socket)
+	if err != nil {
+		return err
+	}
+	pids = append(pids, others...)
+	slices.Sort(pids)
+	var errs []error
+	for _, pid := range slices.Compact(pids) {
+		if err := killAndWait(ctx, pid); err != nil {
+			errs = append(errs, fmt.Errorf("kill shim %d: %w", pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shimsOf finds the shims that were started for the containerd at socket, which is in
+// their command line.
+func shimsOf(socket string) ([]int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			continue // the process ended
+		}
+		args := strings.Split(string(raw), "\x00")
+		if filepath.Base(args[0]) != "containerd-shim-runc-v2" {
+			continue
+		}
+		if i := slices.Index(args, "-address"); i >= 0 && i+1 < len(args) && args[i+1] == socket {
+			var pid int
+			if _, err := fmt.Sscanf(file, "/proc/%d/cmdline", &pid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
+}
+
+// killAndWait returns when the process has ended, or at ctx's deadline.
+func killAndWait(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	for {
+		left := 10 * time.Second // a killed process that is not gone by then hangs in the kernel
+		if deadline, ok := ctx.Deadline(); ok {
+			left = min(left, max(0, time.Until(deadline)))
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds()))
+		switch {
+		case n > 0:
+			return nil
+		case err == nil:
+			return context.DeadlineExceeded
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+}
+
+// unmount takes down every mount below this node's directories: root filesystems,
+// network namespaces, temporary looks into images.
+func (s sweep) unmount() error {
+	var errs []error
+	for _, dir := range []string{s.state, s.root} {
+		real, err := filepath.EvalSymlinks(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("find mounts: %w", err)
+		}
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+		if err != nil {
+			return fmt.Errorf("find mounts: %w", err)
+		}
+		for _, m := range slices.Backward(mounts) { // the latest is on top
+			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", m.Mountpoint, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeDirectories removes the node's directories, but not through a mount that could
+// not be taken down.
+func (s sweep) removeDirectories() error {
+	var errs []error
+	for _, dir := range []string{s.state, s.shimSockets, s.root} {
+		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir)); err != nil || len(mounts) > 0 {
+			errs = append(errs, fmt.Errorf("remove %s: something is still mounted in it", dir))
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			errs = append(errs, fmt.Errorf("remove this node's containers: %w", err))
+		}
+	}
+	if filepath.Dir(s.shimSockets) == shimSocketsElsewhere {
+		_ = os.Remove(shimSocketsElsewhere) // unless it is another node's too
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,72 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+// attachment is what libcni writes down for each network that a sandbox was attached to.
+type attachment struct {
+	ContainerID    string         `json:"containerId"`
+	Config         []byte         `json:"config"`
+	IfName         string         `json:"ifName"`
+	NetworkName    string         `json:"networkName"`
+	NetNS          string         `json:"netns"`
+	CNIArgs        [][2]string    `json:"cniArgs"`
+	CapabilityArgs map[string]any `json:"capabilityArgs"`
+}
+
+// removeNetworks detaches this node's sandboxes from their networks, as CRI would have
+// done: addresses are given back, port mappings go. The records are shared by all nodes
+// of a host; a sandbox is this node's if its network namespace is.
+func (s sweep) removeNetworks(ctx context.Context) error {
+	records, err := filepath.Glob(filepath.Join(libcni.CacheDir, "results", "*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, record := range records {
+		a, ok := readAttachment(record)
+		if !ok || !strings.HasPrefix(a.NetNS, s.state+"/") {
+			continue
+		}
+		if err := s.detach(ctx, a); err != nil {
+			// The cni component may be gone already, and its executables with it.
+			s.log.Warn("detach a sandbox from its network", "sandbox", a.ContainerID, "network", a.NetworkName, "error", err)
+		}
+		if err := os.Remove(record); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove the record of a sandbox's network: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readAttachment(record string) (a attachment, ok bool) {
+	raw, err := os.ReadFile(record)
+	if err != nil || json.Unmarshal(raw, &a) != nil {
+		return a, false
+	}
+	return a, a.NetNS != ""
+}
+
+// detach runs the DEL of the network's plugins.
+func (s sweep) detach(ctx context.Context, a attachment) error {
+	list, err := libcni.NetworkConfFromBytes(a.Config)
+	if err != nil {
+		return fmt.Errorf("read the network's configuration: %w", err)
+	}
+	return libcni.NewCNIConfig(s.cniDirs, nil).DelNetworkList(ctx, list, &libcni.RuntimeConf{
+		ContainerID:    a.ContainerID,
+		NetNS:          a.NetNS,
+		IfName:         a.IfName,
+		Args:           a.CNIArgs,
+		CapabilityArgs: a.CapabilityArgs,
+	})
+}
