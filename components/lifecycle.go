@@ -1,0 +1,303 @@
+package components
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/k3m-io/k3m/components/cgroup"
+	"github.com/k3m-io/k3m/sdk"
+	"github.com/k3m-io/k3m/sdk/client"
+)
+
+// slowStart is after how long a component's status says that it is not ready yet. Its
+// process is left alone: it may wait for something outside.
+const slowStart = time.Minute
+
+var errRestart = errors.New("a restart was asked for")
+
+// component is one component's life; live is its only goroutine.
+type component struct {
+	entry  Entry
+	info   sdk.Info
+	sup    *Supervisor
+	logger hclog.Logger
+	uid    int // -1: the core's own
+
+	ctx      context.Context // ends when the component is to stop
+	cancel   context.CancelCauseFunc
+	deadline time.Time // until when it may take; written before ctx ends
+	restart  chan struct{}
+	stopped  chan struct{} // closed when live has ended
+
+	status  ComponentStatus // guarded by sup.mu
+	backoff backoff
+}
+
+func newComponent(s *Supervisor, e Entry) *component {
+	c := &component{
+		entry: e, info: e.Info, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
+		restart: make(chan struct{}, 1), stopped: make(chan struct{}),
+		status: ComponentStatus{
+			ID: e.ID(), Version: e.Info.Version, Summary: e.Info.Summary, Scope: e.Info.Scope,
+			Installed: e.Installed(), State: Launching, Since: time.Now(),
+		},
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	return c
+}
+
+func (c *component) stop(deadline time.Time, cause error) {
+	c.deadline = deadline
+	c.cancel(cause)
+}
+
+// live starts process after process until the component is stopped.
+func (c *component) live() {
+	defer close(c.stopped)
+	for first := true; ; first = false {
+		if !first {
+			c.update(func(st *ComponentStatus) { st.Restarts++ })
+		}
+		ready, err := c.attempt()
+		c.update(func(st *ComponentStatus) { st.PID = 0 })
+		var refused refusedError
+		switch {
+		case c.ctx.Err() != nil:
+			if err != nil {
+				c.logger.Warn("stopped with an error", "error", err)
+			}
+			c.enter(Stopped, "")
+			return
+		case errors.Is(err, errRestart):
+			continue
+		case errors.As(err, &refused):
+			c.fail(err)
+			c.enter(Refused, err.Error())
+			c.logger.Error("refused", "reason", err)
+			if !c.pause(nil) {
+				c.enter(Stopped, "")
+				return
+			}
+		default:
+			if !c.backOff(ready, err) {
+				c.enter(Stopped, "")
+				return
+			}
+		}
+	}
+}
+
+// backOff waits for the next start; false means that the component is to stop.
+func (c *component) backOff(ready time.Duration, err error) bool {
+	c.fail(err)
+	c.enter(Exited, err.Error())
+	var killed killedError
+	delay := c.backoff.next(ready, errors.As(err, &killed))
+	state := Backoff
+	if c.backoff.crashLoop() {
+		state = CrashLoop
+	}
+	c.logger.Error("failed", "error", err, "failures", c.backoff.failures, "restart", delay.Round(time.Millisecond))
+	c.change(state, err.Error(), func(st *ComponentStatus) { st.NextStart = time.Now().Add(delay) })
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	return c.pause(timer.C)
+}
+
+// pause waits for the timer, or for Restart; false means that the component is to stop.
+func (c *component) pause(timer <-chan time.Time) bool {
+	select {
+	case <-timer:
+		return true
+	case <-c.restart:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// killedError is the end of a process that was killed from outside.
+type killedError struct{ error }
+
+// attempt is one process's life. It returns how long the component was ready and why the
+// process ended; nothing of it is left.
+func (c *component) attempt() (ready time.Duration, err error) {
+	c.enter(Launching, "")
+	out := newOutput(c.logger)
+	p, d, err := c.launch(out)
+	if err != nil {
+		return 0, err
+	}
+	c.update(func(st *ComponentStatus) { st.PID = p.pid() })
+	kubeconfig, err := c.prepare(p)
+	if err == nil {
+		return c.run(p, client.RunRequest{
+			Facts: c.sup.facts(), Kubeconfig: kubeconfig, Config: c.sup.opts.Config[c.info.ID()], StateDir: d.state,
+		})
+	}
+	if c.ctx.Err() != nil {
+		c.enter(Stopping, "")
+		return 0, p.end(0)
+	}
+	return 0, errors.Join(err, p.end(0))
+}
+
+// launch starts the process and checks that it is who it should be.
+func (c *component) launch(out *output) (*process, dirs, error) {
+	executable, err := checkTrusted(c.entry.Executable())
+	if err != nil {
+		return nil, dirs{}, refusedError{err}
+	}
+	if c.uid, err = c.userID(); err != nil {
+		return nil, dirs{}, err
+	}
+	d, err := makeDirs(c.sup.opts.DataDir, c.sup.opts.RunDir, c.info.ID(), c.uid)
+	if err != nil {
+		return nil, d, err
+	}
+	group, err := c.freshGroup()
+	if err != nil {
+		return nil, d, err
+	}
+	spec, lack, err := launchSpec(c.entry, executable, c.uid, group)
+	if err != nil {
+		return nil, d, err
+	}
+	if len(lack) > 0 {
+		c.logger.Warn("the host keeps capabilities from k3m that the component asks for; it runs without", "capabilities", lack)
+	}
+	c.update(func(st *ComponentStatus) {
+		st.UID, st.Capabilities = max(c.uid, 0), nil
+		for _, number := range spec.Capabilities {
+			st.Capabilities = append(st.Capabilities, sdk.Capabilities()[number])
+		}
+	})
+	p, err := startProcess(c.ctx, processSpec{
+		launcher: c.sup.opts.Launcher, spec: spec, attr: ownSession(), socketDir: d.run, group: group, output: out,
+		startTimeout: c.sup.opts.StartTimeout,
+		env:          []string{"HOME=" + d.state, client.EnvLogLevel + "=" + levelName(c.logger)},
+	})
+	var refused refusedError
+	if errors.As(err, &refused) {
+		return nil, d, refusedError{fmt.Errorf("%w; %s", err, c.entry.mend())}
+	}
+	return p, d, err
+}
+
+// userID is the user that the component runs as.
+func (c *component) userID() (int, error) {
+	switch {
+	case os.Geteuid() != 0, isRuntime(c.info):
+		return -1, nil
+	case c.info.Privileges.Root:
+		return 0, nil
+	}
+	return c.sup.uids.uid(c.info.ID())
+}
+
+// freshGroup makes the component's cgroup, in which no process is.
+func (c *component) freshGroup() (cgroup.Group, error) {
+	if c.sup.opts.CgroupParent == "" {
+		return nil, nil
+	}
+	g, err := groupOf(c.sup.opts.CgroupParent, c.info.ID())
+	if err != nil || len(g) == 0 {
+		return nil, err
+	}
+	if err := c.sup.reaper.add(g); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, killTimeout)
+	defer cancel()
+	if err := g.Kill(ctx); err != nil {
+		return nil, err
+	}
+	unlimited, err := makeGroup(g, c.info.Limits)
+	if unlimited != nil {
+		c.logger.Warn("the component runs with less limits than it has", "error", unlimited)
+	}
+	return g, err
+}
+
+// prepare asks the process who it is, and waits for what the component requires.
+func (c *component) prepare(p *process) (kubeconfig string, err error) {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	infoCtx, cancelInfo := context.WithTimeoutCause(ctx, infoTimeout, fmt.Errorf("the plugin did not say who it is within %s", infoTimeout))
+	info, err := p.Info(infoCtx)
+	cancelInfo()
+	switch {
+	case errors.Is(err, client.ErrGone):
+		return "", c.awaitDeath(p)
+	case errors.Is(err, client.ErrProtocol):
+		return "", refusedError{fmt.Errorf("%w; %s", err, c.entry.mend())}
+	case err != nil:
+		return "", err
+	}
+	if err := checkInfo(c.entry, info); err != nil {
+		return "", err
+	}
+	err = c.sup.await(ctx, p.died(), func() bool {
+		missing := c.sup.missing(c.info)
+		if len(missing) > 0 {
+			c.set(Waiting, "waits for "+joinRequirements(missing), nil)
+		}
+		return len(missing) == 0
+	})
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-p.died():
+		return "", c.dead(p)
+	default:
+	}
+	c.enter(Starting, "")
+	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) || c.sup.opts.Identity == nil {
+		return "", nil
+	}
+	kubeconfig, err = c.sup.opts.Identity(ctx, c.info, max(c.uid, 0))
+	if err != nil {
+		return "", fmt.Errorf("make the component's identity: %w", err)
+	}
+	return kubeconfig, nil
+}
+
+// awaitDeath is called when the connection broke: the process is dying, or broken.
+func (c *component) awaitDeath(p *process) error {
+	select {
+	case <-p.died():
+	case <-time.After(exitPatience):
+		return errors.Join(errors.New("the plugin's process lives but does not answer any more"), p.end(0))
+	}
+	return c.dead(p)
+}
+
+func (c *component) dead(p *process) error {
+	err := fmt.Errorf("the plugin %s", p.death())
+	if p.killedFromOutside() {
+		return killedError{err}
+	}
+	return err
+}
+
+func joinRequirements(rs []sdk.Requirement) string {
+	var out []string
+	for _, r := range rs {
+		out = append(out, string(r))
+	}
+	return strings.Join(out, ", ")
+}
+
+func levelName(l hclog.Logger) string {
+	if level := l.GetLevel(); level != hclog.NoLevel && level != hclog.Off {
+		return level.String()
+	}
+	return hclog.Info.String()
+}

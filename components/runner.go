@@ -1,0 +1,240 @@
+package components
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-plugin/runner"
+	"github.com/k3m-io/k3m/components/cgroup"
+	"github.com/k3m-io/k3m/components/launch"
+	"github.com/k3m-io/k3m/sdk/client"
+)
+
+const (
+	// maxHandshake bounds the first line of standard output.
+	maxHandshake = 8 << 10
+	// pipeGrace is how long a child that outlives its plugin (a shim) may go on to hold
+	// the plugin's standard streams before k3m lets go of them.
+	pipeGrace = 250 * time.Millisecond
+	// minimalPath is the PATH of plugins.
+	minimalPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	envSockets  = "PLUGIN_UNIX_SOCKET_DIR" // go-plugin's
+)
+
+// launchRunner is go-plugin's way to a process, with k3m-launch in between. It owns the
+// process's standard streams: go-plugin sees the handshake line and nothing else, as it
+// reads standard error at the wrong levels and waits for ever for streams that a
+// grandchild holds open.
+type launchRunner struct {
+	launcher  string
+	spec      launch.Spec
+	env       []string
+	socketDir string
+	group     cgroup.Group
+	attr      *syscall.SysProcAttr
+	output    *output
+
+	cmd       *exec.Cmd
+	lifeline  *os.File // closing it tells the plugin to end
+	handshake *io.PipeReader
+	pid       int
+	done      chan struct{} // closed when the process has ended and its streams are read
+	exit      error         // how, to be read after done
+}
+
+var _ runner.Runner = (*launchRunner)(nil)
+
+// adopt takes the environment that go-plugin has made up, but for the socket directory.
+func (r *launchRunner) adopt(env []string) {
+	r.env = append([]string{
+		"PATH=" + minimalPath,
+		envSockets + "=" + r.socketDir,
+		client.EnvLifeline + "=" + strconv.Itoa(launch.LifelineFD),
+	}, r.env...)
+	for _, v := range env {
+		if !strings.HasPrefix(v, envSockets+"=") {
+			r.env = append(r.env, v)
+		}
+	}
+}
+
+// Start returns when the plugin's own file is executed, or why it is not.
+func (r *launchRunner) Start(ctx context.Context) (err error) {
+	encoded, err := r.spec.Encode()
+	if err != nil {
+		return err
+	}
+	var p pipes
+	defer func() { p.closeChild(); p.closeParentOnError(err) }()
+	specR, specW := p.toChild()
+	lifeR, lifeW := p.toChild()
+	outR, outW := p.fromChild()
+	errR, errW := p.fromChild()
+	statusR, statusW := p.fromChild()
+	if p.err != nil {
+		return fmt.Errorf("make pipes: %w", p.err)
+	}
+	if _, err := specW.Write(encoded); err != nil { // fits into the pipe
+		return fmt.Errorf("write launch spec: %w", err)
+	}
+	specW.Close()
+
+	r.cmd = &exec.Cmd{
+		Path: r.launcher, Args: []string{"k3m-launch", "exec"}, Env: r.env, Dir: "/",
+		Stdout: outW, Stderr: errW, ExtraFiles: []*os.File{specR, lifeR, statusW}, // 3, 4, 5
+		SysProcAttr: r.attr,
+	}
+	if err := r.cmd.Start(); err != nil {
+		return fmt.Errorf("start launcher: %w", err)
+	}
+	p.closeChild()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = statusR.SetReadDeadline(deadline)
+	}
+	if err := launch.ReadStatus(statusR); err != nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+		words, _ := io.ReadAll(io.LimitReader(errR, maxLogLine))
+		if len(words) > 0 { // a crash of the launcher itself
+			return fmt.Errorf("%w (%s)", err, strings.TrimSpace(string(words)))
+		}
+		return err
+	}
+	statusR.Close()
+	r.lifeline, r.pid, r.done = lifeW, r.cmd.Process.Pid, make(chan struct{})
+	r.follow(outR, errR)
+	return nil
+}
+
+// follow reads the streams and waits for the process, in goroutines that have ended when
+// done is closed.
+func (r *launchRunner) follow(stdout, stderr *os.File) {
+	handshakeR, handshakeW := io.Pipe()
+	r.handshake = handshakeR
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		lines := bufio.NewReaderSize(stdout, maxHandshake)
+		line, _ := lines.ReadSlice('\n')
+		_, _ = handshakeW.Write(line)
+		handshakeW.Close()
+		r.copyLines(lines)
+	})
+	readers.Go(func() { r.copyLines(stderr) })
+	go func() {
+		defer close(r.done)
+		r.exit = r.cmd.Wait()
+		// Children that hold the streams must not keep the plugin's death secret.
+		letGo := time.AfterFunc(pipeGrace, func() { stdout.Close(); stderr.Close() })
+		readers.Wait()
+		letGo.Stop()
+		stdout.Close()
+		stderr.Close()
+		r.lifeline.Close()
+	}()
+}
+
+func (r *launchRunner) copyLines(from io.Reader) {
+	w := r.output.writer()
+	_, _ = io.Copy(w, from)
+	w.Close()
+}
+
+// Kill ends the process with all that it has started, and does not wait.
+func (r *launchRunner) Kill(context.Context) error {
+	if r.pid == 0 {
+		return nil
+	}
+	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	// A child that holds on to the handshake would keep go-plugin waiting.
+	r.handshake.Close()
+	return nil
+}
+
+// Wait is for go-plugin.
+func (r *launchRunner) Wait(context.Context) error {
+	<-r.done
+	return r.exit
+}
+
+func (r *launchRunner) Stdout() io.ReadCloser { return r.handshake }
+
+// Stderr is read by follow.
+func (r *launchRunner) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
+
+func (r *launchRunner) Name() string { return r.spec.Path }
+
+// ID is empty until the process runs, which go-plugin takes for "nothing to kill".
+func (r *launchRunner) ID() string {
+	if r.pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(r.pid)
+}
+
+// Diagnose adds nothing: go-plugin's guesses about architectures are the launcher's to
+// make, which knows.
+func (r *launchRunner) Diagnose(context.Context) string { return "" }
+
+func (r *launchRunner) PluginToHost(network, address string) (string, string, error) {
+	return network, address, nil
+}
+
+func (r *launchRunner) HostToPlugin(network, address string) (string, string, error) {
+	return network, address, nil
+}
+
+// pipes makes pipes between this process and a child, and closes their ends.
+type pipes struct {
+	parent, child []*os.File
+	err           error
+}
+
+func (p *pipes) pair() (r, w *os.File) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		p.err = errors.Join(p.err, err)
+		return nil, nil
+	}
+	return r, w
+}
+
+func (p *pipes) toChild() (r, w *os.File) {
+	r, w = p.pair()
+	p.child, p.parent = append(p.child, r), append(p.parent, w)
+	return r, w
+}
+
+func (p *pipes) fromChild() (r, w *os.File) {
+	r, w = p.pair()
+	p.child, p.parent = append(p.child, w), append(p.parent, r)
+	return r, w
+}
+
+// closeChild closes what is the child's once it has started.
+func (p *pipes) closeChild() {
+	for _, f := range p.child {
+		f.Close() // nil and closed files are fine
+	}
+	p.child = nil
+}
+
+func (p *pipes) closeParentOnError(err error) {
+	if err == nil {
+		return
+	}
+	for _, f := range p.parent {
+		f.Close()
+	}
+}

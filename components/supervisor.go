@@ -1,0 +1,265 @@
+package components
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// Options are what a Supervisor needs to know.
+type Options struct {
+	// Selection is what runs on this node (see Select and Selection.OfScope).
+	Selection Selection
+	// Launcher is the path of the k3m-launch executable.
+	Launcher string
+	// DataDir and RunDir are the node's own, absolute.
+	DataDir, RunDir string
+	// CgroupParent is the cgroup below which each component gets one: "/k3m". When it is
+	// empty, or the process is not root, components run without.
+	CgroupParent string
+	// Facts returns what is known of the node and the cluster. It is called before each
+	// Run, when all that the component requires is there; pod gateways and the runtime's
+	// endpoint are filled in by the supervisor.
+	Facts func() sdk.Facts
+	// Identity makes the component's own kubeconfig, readable by the user id, and returns
+	// its path. It is called before each Run of a component that requires the API. ctx
+	// ends when the component is stopped.
+	Identity func(ctx context.Context, info sdk.Info, uid int) (string, error)
+	// Config holds the components' configuration blocks by ID.
+	Config map[string]json.RawMessage
+	// Logger is the parent of the components' loggers. Its level is theirs.
+	Logger hclog.Logger
+	// StartTimeout is how long a process may take to shake hands (default 20 s),
+	// StopTimeout how long all components together may take to stop (default 8 s).
+	StartTimeout, StopTimeout time.Duration
+}
+
+// Supervisor runs the components of a node.
+//
+//	NewSupervisor ── Run (once; blocks until ctx ends and everything has stopped)
+//	                 all other methods at any time, by any goroutine
+type Supervisor struct {
+	opts       Options
+	uids       *uidTable
+	components []*component
+	reaper     *reaper
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced whenever anything below, or a status, changes
+	provided map[sdk.Requirement]bool
+	endpoint string
+	gateways []netip.Addr
+	watchers []*watcher
+}
+
+// NewSupervisor has no side effects.
+func NewSupervisor(o Options) *Supervisor {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 20 * time.Second
+	}
+	if o.StopTimeout == 0 {
+		o.StopTimeout = 8 * time.Second
+	}
+	if os.Geteuid() != 0 {
+		o.CgroupParent = ""
+	}
+	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
+	for _, e := range o.Selection.Entries {
+		s.components = append(s.components, newComponent(s, e))
+	}
+	return s
+}
+
+// Run launches all components and keeps them running. When ctx ends it stops them, those
+// that others require last, and returns when no process is left. The error says what
+// could not be started at all, or not be ended; a component that fails is not an error of
+// Run's.
+func (s *Supervisor) Run(ctx context.Context) error {
+	components := filepath.Join(s.opts.RunDir, "components")
+	if err := errors.Join(makePassable(s.opts.RunDir), makePassable(components)); err != nil {
+		return fmt.Errorf("run components: %w", err)
+	}
+	if err := s.sweep(ctx); err != nil {
+		return fmt.Errorf("end the plugins of an earlier k3m: %w", err)
+	}
+	reaper, err := startReaper(s.opts.Launcher, filepath.Join(components, "reaper.lock"),
+		filepath.Join(components, "reaper.log"), s.opts.Logger)
+	if err != nil {
+		return fmt.Errorf("run components: %w", err)
+	}
+	s.reaper = reaper
+	defer reaper.close()
+
+	var lives sync.WaitGroup
+	for _, c := range s.components {
+		lives.Go(c.live)
+	}
+	<-ctx.Done()
+	s.stopAll(context.Cause(ctx))
+	lives.Wait()
+	return s.removeGroups()
+}
+
+// stopAll tells components to stop once all that require them have stopped, and returns
+// when all know. They share one deadline.
+func (s *Supervisor) stopAll(cause error) {
+	deadline := time.Now().Add(s.opts.StopTimeout)
+	var waits sync.WaitGroup
+	for _, c := range s.components {
+		waits.Go(func() {
+			for _, d := range s.dependents(c) {
+				<-d.stopped
+			}
+			c.stop(deadline, cause)
+		})
+	}
+	waits.Wait()
+}
+
+// dependents are the components that require c's kind.
+func (s *Supervisor) dependents(c *component) []*component {
+	return slices.DeleteFunc(slices.Clone(s.components), func(d *component) bool {
+		return !slices.Contains(d.info.Requires, sdk.Requirement(c.info.Kind))
+	})
+}
+
+// Provide says that sdk.RequiresAPI or sdk.RequiresNode is there from now on.
+func (s *Supervisor) Provide(r sdk.Requirement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.provided[r] {
+		s.provided[r] = true
+		s.broadcast()
+	}
+}
+
+// broadcast wakes all that wait for a change. The lock is held.
+func (s *Supervisor) broadcast() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// await calls met, with the lock held, now and after each change until it returns true,
+// or ctx or done ends.
+func (s *Supervisor) await(ctx context.Context, done <-chan struct{}, met func() bool) error {
+	for {
+		s.mu.Lock()
+		ok := met() // which may change something itself
+		changed := s.changed
+		s.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// missing returns which of the requirements are not there. The lock is held.
+func (s *Supervisor) missing(info sdk.Info) []sdk.Requirement {
+	return slices.DeleteFunc(slices.Clone(info.Requires), func(r sdk.Requirement) bool {
+		if r == sdk.RequiresAPI || r == sdk.RequiresNode {
+			return s.provided[r]
+		}
+		return slices.Contains(s.opts.Selection.None, string(r)) || slices.ContainsFunc(s.components, func(c *component) bool {
+			return c.info.Kind == string(r) && c.status.State.serving()
+		})
+	})
+}
+
+// Runtime blocks until the runtime has reported its CRI endpoint, "unix:///…", and
+// returns it.
+func (s *Supervisor) Runtime(ctx context.Context) (string, error) {
+	var endpoint string
+	err := s.await(ctx, nil, func() bool { endpoint = s.endpoint; return endpoint != "" })
+	if err != nil {
+		return "", fmt.Errorf("wait for the runtime's endpoint: %w%s", err, s.whyNot("runtime"))
+	}
+	return endpoint, nil
+}
+
+// Network blocks until the cni component has reported this node's addresses on the pod
+// network, and returns them. With cni=none they are the node's own addresses.
+func (s *Supervisor) Network(ctx context.Context) ([]netip.Addr, error) {
+	if slices.Contains(s.opts.Selection.None, "cni") {
+		return s.opts.Facts().NodeIPs, nil
+	}
+	var gateways []netip.Addr
+	err := s.await(ctx, nil, func() bool { gateways = s.gateways; return len(gateways) > 0 })
+	if err != nil {
+		return nil, fmt.Errorf("wait for the pod network: %w%s", err, s.whyNot("cni"))
+	}
+	return slices.Clone(gateways), nil
+}
+
+// whyNot says how the components of a kind fare, for an error.
+func (s *Supervisor) whyNot(kind string) string {
+	for _, status := range s.Status() {
+		if k, _, _ := cutID(status.ID); k == kind && !status.State.serving() {
+			why := status.Reason
+			if status.LastError != "" {
+				why = status.LastError
+			}
+			return fmt.Sprintf(" (%s is in state %s: %s)", status.ID, status.State, why)
+		}
+	}
+	return ""
+}
+
+// facts completes Options.Facts with what the components have reported.
+func (s *Supervisor) facts() sdk.Facts {
+	f := s.opts.Facts()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.RuntimeEndpoint = s.endpoint
+	f.PodGateways = slices.Clone(s.gateways)
+	if slices.Contains(s.opts.Selection.None, "cni") {
+		f.PodGateways = slices.Clone(f.NodeIPs)
+	}
+	f.CgroupParent = s.opts.CgroupParent
+	return f
+}
+
+// Restart stops a component's process, if one runs, and starts it again at once: a
+// refused component too.
+func (s *Supervisor) Restart(id string) error {
+	for _, c := range s.components {
+		if c.info.ID() == id {
+			select {
+			case c.restart <- struct{}{}:
+			default: // one is asked for already
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("restart component %s: it is not enabled on this node", id)
+}
+
+// Status returns how all components fare, by kind and then by name.
+func (s *Supervisor) Status() []ComponentStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]ComponentStatus, len(s.components))
+	for i, c := range s.components {
+		out[i] = c.status
+	}
+	return out
+}
