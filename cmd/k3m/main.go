@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/k3m-io/k3m/cmd/internal/secret"
 	"github.com/k3m-io/k3m/core/config"
@@ -25,18 +26,25 @@ func main() {
 }
 
 // exitCode prints an error once and chooses the code: 2 for a mistake in how k3m was
-// called or configured, a sub-command's own code where it has one, else 1.
+// called or configured, a sub-command's own code where it has one (then it has said
+// what went wrong), else 1.
 func exitCode(err error) int {
-	var code sdk.ExitCode
+	var silent sdk.ExitCode
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &code):
-		return int(code)
+	case errors.As(err, &silent):
+		return int(silent)
 	}
-	fmt.Fprintln(os.Stderr, "k3m:", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(os.Stderr, "k3m:", line)
+	}
+	var coded interface{ ExitCode() int }
 	var mistake *config.Error
-	if errors.As(err, &mistake) || isUsage(err) {
+	switch {
+	case errors.As(err, &coded):
+		return coded.ExitCode()
+	case errors.As(err, &mistake), isUsage(err):
 		return 2
 	}
 	return 1

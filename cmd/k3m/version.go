@@ -22,3 +22,5 @@ func versionCommand() *cobra.Command {
 		},
 	}
 }
+
+func shortVersion() string { return version.Get().GitVersion }

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-hclog"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/agent"
+	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/datastore"
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// server is a running node: the control plane, the agent and the supervisor of the
+// components, and what hangs them together.
+//
+//	t=0 ─┬─ control plane ── API ready ── rights of components ── "api" ──┐
+//	     ├─ components launched; runtime ── CRI endpoint ─┐                ├─ cni runs
+//	     └─ agent ── joins through the API ── kubelet ◄───┘── "node" ──────┘
+type server struct {
+	plan  *plan
+	start time.Time
+	log   *slog.Logger
+
+	lock         *datastore.Lock
+	controlPlane *controlplane.ControlPlane
+	agent        *agent.Agent
+	components   *components.Supervisor
+	filter       agent.PacketFilter
+}
+
+// newServer takes the data directory and prepares the parts. The caller calls close.
+func newServer(p *plan, logger hclog.Logger) (*server, error) {
+	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger)}
+	cfg := p.cfg
+	if len(cfg.NodeIPs) == 0 {
+		ips, err := agent.HostIPs()
+		if err != nil {
+			return nil, err
+		}
+		cfg.NodeIPs = ips
+	}
+	var err error
+	if s.lock, err = datastore.AcquireLock(controlplane.LockFile(cfg.DataDir)); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(logger); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) close() {
+	if s.lock != nil {
+		_ = s.lock.Release() // the kernel takes it back anyway when the process ends
+	}
+}
+
+func (s *server) prepare(logger hclog.Logger) error {
+	cfg := s.plan.cfg
+	if err := checkPort(config.APIPort); err != nil {
+		return err
+	}
+	if err := recordNode(cfg); err != nil {
+		return err
+	}
+	s.filter = agent.DetectPacketFilter(context.Background())
+	s.controlPlane = controlplane.New(controlplane.Options{
+		DataDir: cfg.DataDir, RunDir: cfg.RunDir,
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Port: config.APIPort,
+		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
+		ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
+		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
+		Component: s.groups,
+		Args:      s.plan.args,
+	})
+	s.components = components.NewSupervisor(components.Options{
+		Selection:    s.plan.selection,
+		Launcher:     s.plan.launcher(),
+		DataDir:      cfg.DataDir,
+		RunDir:       cfg.RunDir,
+		CgroupParent: cgroupParent(cfg.DataDir),
+		Config:       s.plan.configs,
+		Facts:        s.facts,
+		Identity:     s.identity,
+		Logger:       logger,
+	})
+	var err error
+	s.agent, err = agent.New(agent.Options{
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
+		ServerURL:  "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
+		TokenFile:  controlplane.TokenFile(cfg.DataDir),
+		ServerUp:   s.controlPlane.APIReady(),
+		Runtime:    s.components.Runtime,
+		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter,
+		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
+		Logger: s.log,
+	})
+	return err
+}
+
+// run runs the node until ctx ends or a part of it fails. Stopping goes against the
+// start: kubelet, components, control plane. Pods stay.
+func (s *server) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := []part{
+		{"control plane", s.controlPlane.Run},
+		{"components", s.components.Run},
+		{"agent", s.agent.Run},
+		{"boot", s.boot},
+		{"admin socket", s.serveAdmin},
+	}
+	running := make([]*runningPart, len(parts))
+	for i, p := range parts {
+		running[i] = p.start(cancel)
+	}
+	<-ctx.Done()
+	s.log.Info("stopping; pods keep running")
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	for _, r := range slices.Backward(running) {
+		r.stop()
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// part is something that runs as long as the server does.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+type runningPart struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// start runs a part with a context of its own. When it ends unasked, failed is called.
+func (p part) start(failed context.CancelCauseFunc) *runningPart {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &runningPart{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		err := p.run(ctx)
+		switch {
+		case ctx.Err() != nil: // asked to
+		case err == nil:
+			failed(fmt.Errorf("%s ended by itself", p.name))
+		default:
+			failed(fmt.Errorf("%s: %w", p.name, err))
+		}
+	}()
+	return r
+}
+
+func (r *runningPart) stop() {
+	r.cancel()
+	<-r.done
+}
+
+// boot hands the events of one part to the others, and tells the operator.
+func (s *server) boot(ctx context.Context) error {
+	if !happened(ctx, s.controlPlane.APIReady()) {
+		return nil
+	}
+	s.log.Info("API ready", "after", s.elapsed())
+	client, err := kubernetes.NewForConfig(s.controlPlane.AdminConfig())
+	if err != nil {
+		return err
+	}
+	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if !happened(ctx, s.agent.Joined()) {
+		return nil
+	}
+	s.components.Provide(sdk.RequiresAPI)
+	if !happened(ctx, s.agent.NodeRegistered()) {
+		return nil
+	}
+	s.components.Provide(sdk.RequiresNode)
+	if !happened(ctx, s.agent.NodeReady()) {
+		return nil
+	}
+	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	s.greet()
+	<-ctx.Done()
+	return nil
+}
+
+// greet says where to go from here.
+func (s *server) greet() {
+	cfg := s.plan.cfg
+	fmt.Printf(`
+k3m %s: node %s is Ready after %s
+
+  kubeconfig   %s
+  look at it   k3m kubectl get nodes
+  components   k3m component list
+
+`, shortVersion(), cfg.NodeName, s.elapsed(), cfg.WriteKubeconfig)
+}
+
+func (s *server) elapsed() time.Duration { return time.Since(s.start).Round(10 * time.Millisecond) }
+
+// happened waits for the event and is false when ctx ended first.
+func happened(ctx context.Context, event <-chan struct{}) bool {
+	select {
+	case <-event:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// facts are what a component is told when its Run is called.
+func (s *server) facts() sdk.Facts {
+	f := s.plan.facts()
+	f.ClusterCIDRs, f.ServiceCIDRs, f.ClusterDNS, f.ClusterDomain = clusterCIDRs, serviceCIDRs, clusterDNS, clusterDomain
+	f.PacketFilter = sdk.PacketFilter(s.filter.Mode)
+	return f
+}
+
+// identity gets a component's own credentials from the supervisor.
+func (s *server) identity(ctx context.Context, info sdk.Info, uid int) (string, error) {
+	return s.agent.ComponentKubeconfig(ctx, info.ID(), uid)
+}
+
+// groups are those of a selected component's certificate; others get none.
+func (s *server) groups(id string) ([]string, bool) {
+	for _, info := range s.plan.selection.Infos() {
+		if info.ID() == id {
+			return components.Groups(info), true
+		}
+	}
+	return nil, false
+}
+
+// checkPort finds a port that is taken before anything is started.
+func checkPort(port int) error {
+	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))))
+	if err != nil {
+		return fmt.Errorf("the API's port %d is in use by another process (`ss -ltnp` tells which): %w", port, err)
+	}
+	return listener.Close()
+}
+
+// nodeRecord is what sub-commands need to know of the node of a data directory.
+type nodeRecord struct {
+	RunDir     string `json:"runDir"`
+	Kubeconfig string `json:"kubeconfig"`
+}
+
+func nodeRecordFile(dataDir string) string { return filepath.Join(dataDir, "node.json") }
+
+func recordNode(cfg *config.Config) error {
+	text, err := json.Marshal(nodeRecord{RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(nodeRecordFile(cfg.DataDir), append(text, '\n'), 0o600)
+}

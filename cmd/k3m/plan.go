@@ -1,0 +1,178 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/k3m-io/k3m/cmd/internal/bundle"
+	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/supervisor/wire"
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// The cluster's addresses, those of k3s.
+var (
+	clusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
+	serviceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}
+	clusterDNS   = []netip.Addr{netip.MustParseAddr("10.43.0.10")}
+)
+
+const clusterDomain = "cluster.local"
+
+// plan is what a server is going to run, checked, before anything on the host is touched.
+type plan struct {
+	cfg       *config.Config
+	bundle    string
+	selection components.Selection
+	// configs are the configuration blocks by component ID.
+	configs map[string]json.RawMessage
+	args    controlplane.Args
+}
+
+func newPlan(cfg *config.Config) (*plan, error) {
+	dir, err := bundle.Dir()
+	if err != nil {
+		return nil, err
+	}
+	catalog, err := components.Discover(dir, cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	selection, err := components.Select(catalog, components.Choices{
+		Enable: choices(cfg.Enable), Disable: choices(cfg.Disable),
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{cfg: cfg, bundle: dir, selection: selection}
+	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
+		return nil, err
+	}
+	p.args = controlplane.Args{
+		controlplane.APIServer:         config.Texts(cfg.APIServerArgs),
+		controlplane.ControllerManager: config.Texts(cfg.ControllerManagerArgs),
+		controlplane.Scheduler:         config.Texts(cfg.SchedulerArgs),
+		controlplane.Kubelet:           config.Texts(cfg.KubeletArgs),
+		controlplane.KubeProxy:         config.Texts(cfg.KubeProxyArgs),
+	}
+	if err := p.args.Validate(); err != nil {
+		return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
+	}
+	return p, nil
+}
+
+func (p *plan) launcher() string { return filepath.Join(p.bundle, "bin", "k3m-launch") }
+
+func choices(values []config.Value) []components.Choice {
+	all := make([]components.Choice, len(values))
+	for i, v := range values {
+		all[i] = components.Choice{Source: v.Source, Text: v.Text}
+	}
+	return all
+}
+
+// flannelID is the component that --flannel-backend is a short form for.
+const flannelID = "cni.flannel"
+
+// componentConfigs are the blocks of the configuration file, with --flannel-backend's
+// value added to its component's.
+func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection components.Selection) (map[string]json.RawMessage, error) {
+	var known []string
+	for _, e := range catalog.Entries() {
+		known = append(known, e.ID())
+	}
+	configs := map[string]json.RawMessage{}
+	for id, block := range cfg.Components {
+		if !slices.Contains(known, id) {
+			return nil, &config.Error{Source: block.Source, Message: fmt.Sprintf("unknown component %q%s; known: %s",
+				id, config.DidYouMean(id, known), strings.Join(known, ", "))}
+		}
+		configs[id] = block.Raw
+	}
+	backend := cfg.FlannelBackend
+	if backend.Text == "" {
+		return configs, nil
+	}
+	selected := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == flannelID })
+	if !selected {
+		return nil, &config.Error{Source: backend.Source, Message: "sets the backend of " + flannelID + ", which is not among the chosen components"}
+	}
+	block := map[string]any{}
+	if raw, ok := configs[flannelID]; ok {
+		if err := json.Unmarshal(raw, &block); err != nil {
+			return nil, &config.Error{Source: cfg.Components[flannelID].Source, Message: err.Error()}
+		}
+	}
+	if other, ok := block["backend"]; ok && other != backend.Text {
+		return nil, &config.Error{Source: backend.Source, Message: fmt.Sprintf("says %q, but backend is %v at %s; keep one of them",
+			backend.Text, other, cfg.Components[flannelID].Source)}
+	}
+	block["backend"] = backend.Text
+	raw, err := json.Marshal(block)
+	if err != nil {
+		return nil, err
+	}
+	configs[flannelID] = raw
+	return configs, nil
+}
+
+// cgroupParent is the cgroup below which a node keeps its own: several nodes can live on
+// one host as long as their data directories differ.
+func cgroupParent(dataDir string) string {
+	if dataDir == config.DefaultDataDir {
+		return "/k3m"
+	}
+	sum := sha256.Sum256([]byte(dataDir))
+	return "/k3m" + hex.EncodeToString(sum[:4])
+}
+
+// kubeletCgroupRoot is where the kubelet keeps the cgroups of pods.
+func kubeletCgroupRoot(dataDir string) string {
+	if dataDir == config.DefaultDataDir {
+		return "/"
+	}
+	return cgroupParent(dataDir)
+}
+
+// facts are what components are told of the node, as far as it is known without the
+// cluster.
+func (p *plan) facts() sdk.Facts {
+	agentDir := p.cfg.AgentDir()
+	return sdk.Facts{
+		NodeName: p.cfg.NodeName, NodeIPs: p.cfg.NodeIPs,
+		CgroupParent: cgroupParent(p.cfg.DataDir), PauseImage: config.PauseImage,
+		Paths: sdk.Paths{
+			BinDir:           filepath.Join(p.bundle, "bin"),
+			CarriedCNIDir:    filepath.Join(p.bundle, "cni"),
+			CarriedImagesDir: filepath.Join(p.bundle, "images"),
+			CNIBinDir:        filepath.Join(agentDir, "cni", "bin"),
+			CNIConfDir:       filepath.Join(agentDir, "etc", "cni", "net.d"),
+			ImagesDir:        filepath.Join(agentDir, "images"),
+			RunDir:           p.cfg.RunDir,
+			AgentDir:         agentDir,
+		},
+	}
+}
+
+func clusterFacts() wire.ClusterFacts {
+	return wire.ClusterFacts{
+		ClusterCIDRs: texts(clusterCIDRs), ServiceCIDRs: texts(serviceCIDRs),
+		ClusterDNS: texts(clusterDNS), ClusterDomain: clusterDomain,
+	}
+}
+
+func texts[T fmt.Stringer](items []T) []string {
+	all := make([]string, len(items))
+	for i, item := range items {
+		all[i] = item.String()
+	}
+	return all
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/k3m-io/k3m/cmd/internal/bundle"
+	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/config"
+)
+
+// pluginCommands are the sub-commands that the components of this distribution bring
+// along (k3m ctr comes from runtime.containerd). A plugin can't replace one of k3m's own
+// or of another plugin.
+func pluginCommands(root *cobra.Command) []*cobra.Command {
+	dir, err := bundle.Dir()
+	if err != nil {
+		return nil // not a distribution: `k3m version` and help still work
+	}
+	catalog, err := components.Discover(dir, config.DataDir(os.Args[1:], os.LookupEnv))
+	if err != nil {
+		return nil // the commands that need the catalog say what is wrong with it
+	}
+	taken := map[string]bool{"help": true}
+	for _, c := range root.Commands() {
+		taken[c.Name()] = true
+	}
+	var all []*cobra.Command
+	for _, entry := range catalog.Entries() {
+		for _, command := range entry.Info.Commands {
+			if taken[command.Name] {
+				continue
+			}
+			taken[command.Name] = true
+			all = append(all, &cobra.Command{
+				Use:                command.Name,
+				Short:              command.Summary + " (" + entry.ID() + ")",
+				DisableFlagParsing: true,
+				RunE: func(_ *cobra.Command, args []string) error {
+					return becomePlugin(dir, entry, command.Name, args)
+				},
+			})
+		}
+	}
+	return all
+}
+
+// becomePlugin replaces this process by a plugin that serves one command (see
+// sdk.Commander), with the user's own terminal, environment and privileges. It returns
+// only on an error.
+func becomePlugin(bundleDir string, entry components.Entry, name string, args []string) error {
+	named, args := cutNodeFlags(args)
+	named.resolve()
+	if err := entry.Verify(); err != nil {
+		return err
+	}
+	env := append(os.Environ(),
+		"K3M_PLUGIN_COMMAND="+name,
+		"K3M_DATA_DIR="+named.dataDir,
+		"K3M_RUN_DIR="+named.runDir,
+		"K3M_BIN_DIR="+filepath.Join(bundleDir, "bin"))
+	words := append([]string{entry.Executable()}, entry.Args...)
+	if err := unix.Exec(entry.Executable(), append(words, args...), env); err != nil {
+		return fmt.Errorf("start %s for `k3m %s`: %w", entry.ID(), name, err)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/k3m-io/k3m/core/config"
+)
+
+func serverCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run a server: control plane, kubelet and the chosen components",
+		Long: `Run a server: control plane, kubelet and the chosen components, until SIGTERM or
+ctrl-C. Pods go on running when the server stops, and are found again when it starts.
+
+Each flag is also a key of the configuration file and an environment variable
+(--node-name: node-name, K3M_NODE_NAME). The file is weaker than the environment, which
+is weaker than the flags.`,
+		Example: `  k3m server
+  k3m server --enable cni=none
+  k3m server --disable servicelb,ingress --kubelet-arg=max-pods=250
+  k3m server --config /etc/k3m/edge.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(cmd.Flags(), config.Environment{Lookup: os.LookupEnv, Hostname: os.Hostname})
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return runServer(ctx, cfg)
+		},
+	}
+	config.Flags(c.Flags())
+	c.Flags().SortFlags = false
+	return c
+}
+
+// runServer checks everything that can be checked without touching the host, and then
+// runs the server until ctx ends.
+func runServer(ctx context.Context, cfg *config.Config) error {
+	plan, err := newPlan(cfg)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("a server needs root: it makes containers and networks; try `sudo k3m server`")
+	}
+	logger := hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Info, DisableTime: false})
+	s, err := newServer(plan, logger)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.run(ctx); err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	return nil
+}
