@@ -132,7 +132,7 @@ func (f *faults) core(t *testing.T) {
 	}
 	start := time.Now()
 	f.node.Kill9()
-	*f.node = *f.node.Host.Serve(&shared.tb)
+	f.node.Restart(t)
 	client, err := f.node.WaitAPI(within(t, 60*time.Second))
 	back := time.Since(start)
 	if err != nil {
@@ -273,7 +273,7 @@ func TestStopAndStart(t *testing.T) {
 	}
 	s.get(s.node.Host.HTTP(), url)
 
-	*s.node = *s.node.Host.Serve(&shared.tb)
+	s.node.Restart(t)
 	c, err := s.node.WaitReady(within(t, 60*time.Second))
 	if err != nil {
 		t.Fatal(err)

@@ -72,6 +72,7 @@ func cluster(t *testing.T) (*harness.Node, *kubernetes.Clientset) {
 		}()
 		host := lab.NewHost(&shared.tb, "n1")
 		preload(&shared.tb, host)
+		host.Env = []string{"ONLY_FOR_THE_CORE=1"}
 		shared.node = host.Serve(&shared.tb)
 		_, shared.err = shared.node.WaitReady(within(t, 60*time.Second))
 	})

@@ -29,6 +29,9 @@ type Host struct {
 	// paths that its nodes use. They are the same inside and outside of the host.
 	Dir, DataDir, RunDir, ConfigFile, Kubeconfig string
 
+	// Env is added to the environment of nodes that are started.
+	Env []string
+
 	tb       TB
 	lab      *Lab
 	init     *exec.Cmd

@@ -22,8 +22,9 @@ type Node struct {
 	// Started is when the process was started, on the monotonic clock.
 	Started time.Time
 
-	cmd    *Cmd
+	args   []string
 	log    string
+	cmd    *Cmd
 	done   chan struct{}
 	status error // valid when done is closed
 }
@@ -60,24 +61,9 @@ func (h *Host) Start(tb TB, args ...string) *Node {
 		}
 	}
 	h.starts++
-	n := &Node{Host: h, Name: h.Name, done: make(chan struct{})}
-	n.log = filepath.Join(h.Dir, "k3m.log")
-	logfile, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		tb.Fatalf("%v", err)
-	}
-	defer logfile.Close()
-	n.cmd = h.Command(context.Background(), h.lab.Dist, append(args[:1:1], append(h.Flags(), args[1:]...)...)...)
-	n.cmd.Stdout, n.cmd.Stderr = logfile, logfile
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	n.Started = time.Now()
-	if err := n.cmd.Start(); err != nil {
-		tb.Fatalf("start k3m: %v", err)
-	}
-	go func() {
-		n.status = n.cmd.Wait()
-		close(n.done)
-	}()
+	n := &Node{Host: h, Name: h.Name, log: filepath.Join(h.Dir, "k3m.log")}
+	n.args = append(args[:1:1], append(h.Flags(), args[1:]...)...)
+	n.Restart(tb)
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("the end of the log of %s:\n%s", n.Name, tail(n.Logs(), 60))
@@ -87,6 +73,29 @@ func (h *Host) Start(tb TB, args ...string) *Node {
 		}
 	})
 	return n
+}
+
+// Restart starts the node's process again, with the same arguments, after it has ended.
+func (n *Node) Restart(tb TB) {
+	tb.Helper()
+	logfile, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		tb.Fatalf("%v", err)
+	}
+	defer logfile.Close()
+	cmd := n.Host.Command(context.Background(), n.Host.lab.Dist, n.args...)
+	cmd.Env = append(cmd.Env, n.Host.Env...)
+	cmd.Stdout, cmd.Stderr = logfile, logfile
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	done := make(chan struct{})
+	n.cmd, n.done, n.Started = cmd, done, time.Now()
+	if err := cmd.Start(); err != nil {
+		tb.Fatalf("start k3m: %v", err)
+	}
+	go func() {
+		n.status = cmd.Wait()
+		close(done)
+	}()
 }
 
 // Flags are those that point k3m server at the host's paths and address.
@@ -179,8 +188,10 @@ type Component struct {
 	State   string `json:"state"`
 	Pid     int    `json:"pid"`
 	Reason  string `json:"reason"`
-	Starts  int    `json:"starts"`
-	Version string `json:"version"`
+	LastErr string `json:"lastError"`
+	UID     int    `json:"uid"`
+
+	Capabilities []string `json:"capabilities"`
 }
 
 // Ready tells whether the component serves.
