@@ -11,17 +11,22 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-	"k8s.io/kubernetes/pkg/proxy/iptables"
-	"k8s.io/kubernetes/pkg/proxy/nftables"
+	iptablesproxy "k8s.io/kubernetes/pkg/proxy/iptables"
+	nftablesproxy "k8s.io/kubernetes/pkg/proxy/nftables"
+	"k8s.io/kubernetes/pkg/util/iptables"
 )
 
-// Cleanup removes what a node leaves on the host outside its data directory: kube-proxy's rules, the
-// mounts of pods' volumes, the cgroups of pods. For `k3m uninstall`, after the node and its
+// Cleanup removes what a node leaves on the host outside its data directory: the rules of kube-proxy
+// and the kubelet, the mounts of pods' volumes, the cgroups of pods. It goes by DataDir and
+// CgroupRoot alone. For `k3m uninstall`, after the node and its
 // pods have stopped: a cgroup with a process in it stays, and is part of the error. It goes on
 // after a failure, and may be called again.
 func Cleanup(ctx context.Context, opts Options) error {
 	var errs []error
 	if err := removeProxyRules(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if err := removeKubeletChains(); err != nil {
 		errs = append(errs, err)
 	}
 	if err := unmountBelow(opts.path("kubelet")); err != nil {
@@ -45,14 +50,45 @@ func Cleanup(ctx context.Context, opts Options) error {
 // have changed between two starts. Absent commands are no error: then there are no rules.
 func removeProxyRules(ctx context.Context) error {
 	var left []string
-	if nftables.CleanupLeftovers(ctx) {
+	if nftablesproxy.CleanupLeftovers(ctx) {
 		left = append(left, "nftables tables ip and ip6 kube-proxy")
 	}
-	if iptables.CleanupLeftovers(ctx) {
+	if iptablesproxy.CleanupLeftovers(ctx) {
 		left = append(left, "iptables chains KUBE-*")
 	}
 	if len(left) > 0 {
 		return fmt.Errorf("remove kube-proxy's rules: %s could not be removed", strings.Join(left, ", "))
+	}
+	return nil
+}
+
+// removeKubeletChains removes the chains that the kubelet makes next to kube-proxy's iptables mode.
+func removeKubeletChains() error {
+	const firewall = iptables.Chain("KUBE-FIREWALL")
+	var errs []error
+	for _, ipt := range iptables.NewBestEffort() {
+		for _, from := range []iptables.Chain{iptables.ChainInput, iptables.ChainOutput} {
+			if err := ipt.DeleteRule(iptables.TableFilter, from, "-j", string(firewall)); err != nil && !iptables.IsNotFoundError(err) {
+				errs = append(errs, err)
+			}
+		}
+		for _, table := range []iptables.Table{iptables.TableMangle, iptables.TableNAT, iptables.TableFilter} {
+			for _, chain := range []iptables.Chain{firewall, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"} {
+				if exists, err := ipt.ChainExists(table, chain); err != nil || !exists {
+					continue // the table itself may not be there
+				}
+				err := ipt.FlushChain(table, chain)
+				if err == nil {
+					err = ipt.DeleteChain(table, chain)
+				}
+				if err != nil {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the kubelet's iptables chains: %w", err)
 	}
 	return nil
 }

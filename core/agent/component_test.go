@@ -92,7 +92,7 @@ func TestRunNamesThePartThatFails(t *testing.T) {
 		change func(o *Options)
 		want   string
 	}{
-		"join":    {func(o *Options) { o.Token = strings.Replace(o.Token, testSecret, "guess", 1) }, "join the cluster: server refused: the token is wrong"},
+		"join":    {func(o *Options) { o.Token = strings.Replace(o.Token, testSecret, "a-good-guess", 1) }, "join the cluster: server refused: the token is wrong"},
 		"runtime": {func(o *Options) { o.Runtime = func(context.Context) (string, error) { return "", os.ErrNotExist } }, "container runtime: file does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -104,6 +104,26 @@ func TestKubeletArgs(t *testing.T) {
 	}
 }
 
+func TestCheckArgs(t *testing.T) {
+	for name, c := range map[string]struct {
+		kubelet, proxy []string
+		want           string
+	}{
+		"none":                      {},
+		"good ones":                 {[]string{"max-pods=42", "v=2", "feature-gates=MemoryQoS=false"}, []string{"proxy-mode=iptables", "v=2"}, ""},
+		"unknown to the kubelet":    {[]string{"max-podz=42"}, nil, "--kubelet-arg max-podz"},
+		"unknown to kube-proxy":     {nil, []string{"max-pods=42"}, "--kube-proxy-arg max-pods"},
+		"out of the kubelet's mind": {[]string{"image-gc-high-threshold=120"}, nil, "imageGCHighThresholdPercent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := CheckArgs(c.kubelet, c.proxy)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
 func TestProxyArgs(t *testing.T) {
 	o := testOptions()
 	if _, err := newProxy(o, o.files(), testCluster, ModeNFTables, -999); err != nil {

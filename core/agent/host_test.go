@@ -1,16 +1,19 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	"k8s.io/kubernetes/pkg/util/iptables"
 	"sigs.k8s.io/knftables"
 )
 
@@ -204,6 +207,17 @@ func TestCleanup(t *testing.T) {
 	if err := nft.Run(t.Context(), tx); err != nil {
 		t.Fatal(err)
 	}
+	ipt := iptables.New(iptables.ProtocolIPv4)
+	for _, args := range [][]string{
+		{"-t", "mangle", "-N", "KUBE-IPTABLES-HINT"}, {"-t", "mangle", "-N", "KUBE-KUBELET-CANARY"},
+		{"-N", "KUBE-FIREWALL"}, {"-A", "KUBE-FIREWALL", "-d", "127.0.0.0/8", "-j", "DROP"}, {"-A", "INPUT", "-j", "KUBE-FIREWALL"},
+		{"-t", "nat", "-N", "KUBE-SERVICES"}, {"-t", "nat", "-A", "PREROUTING", "-m", "comment", "--comment", "kubernetes service portals", "-j", "KUBE-SERVICES"},
+		{"-N", "OTHERS"},
+	} {
+		if out, err := exec.Command("iptables", args...).CombinedOutput(); err != nil {
+			t.Fatalf("iptables %v: %v: %s", args, err, out)
+		}
+	}
 	volume := o.path("kubelet", "pods", "uid", "volumes", "token")
 	if err := os.MkdirAll(volume, 0o755); err != nil {
 		t.Fatal(err)
@@ -220,6 +234,15 @@ func TestCleanup(t *testing.T) {
 	}
 	if _, err := nft.ListAll(t.Context()); !knftables.IsNotFound(err) {
 		t.Errorf("table kube-proxy is still there: %v", err)
+	}
+	var left bytes.Buffer
+	for _, table := range []iptables.Table{iptables.TableFilter, iptables.TableNAT, iptables.TableMangle} {
+		if err := ipt.SaveInto(table, &left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(left.String(), "KUBE-") || !strings.Contains(left.String(), "OTHERS") {
+		t.Errorf("iptables has:\n%s", &left)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil || strings.Contains(string(mounts), volume) {

@@ -91,12 +91,12 @@ func TestJoinIsRefused(t *testing.T) {
 		intercept intercept
 		want      string
 	}{
-		"no token": {change: func(o *Options) { o.Token = "" }, want: "not of the form K10<hash>::node:<secret>"},
+		"not a token": {change: func(o *Options) { o.Token = "secret" }, want: "not of the form K10<hash>::node:<secret>"},
 		"token of another cluster": {
 			change: func(o *Options) { o.Token = "K10" + other.Server.Hash() + "::node:" + testSecret },
 			want:   "not the one that the token names",
 		},
-		"wrong secret": {change: func(o *Options) { o.Token = strings.Replace(o.Token, testSecret, "guess", 1) }, want: "the token is wrong"},
+		"wrong secret": {change: func(o *Options) { o.Token = strings.Replace(o.Token, testSecret, "a-good-guess", 1) }, want: "the token is wrong"},
 		"name taken":   {change: func(o *Options) { o.NodeName = "n1" }, want: "another machine has the name n1"},
 		"not a k3m server": {
 			intercept: func(w http.ResponseWriter, r *http.Request) bool { http.NotFound(w, r); return true },

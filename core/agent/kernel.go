@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sort"
 	"strconv"
@@ -47,6 +48,20 @@ func checkKernelSettings() error {
 
 // capSysResource is the bit of CAP_SYS_RESOURCE (linux/capability.h).
 const capSysResource = 24
+
+// maxOpenFiles is the kubelet's limit of open files, wanted where raising it is allowed, else
+// what there is.
+func maxOpenFiles(wanted int64) (int64, error) {
+	allowed, err := hasCapability(capSysResource)
+	if err != nil || allowed {
+		return wanted, err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("find the limit of open files: %w", err)
+	}
+	return min(wanted, int64(min(limit.Max, math.MaxInt64))), nil
+}
 
 // oomScoreAdj is the score that this process should give itself: the kubelet's usual one, so
 // that the kernel kills nearly everything else before it; or the present one where lowering it is

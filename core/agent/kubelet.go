@@ -32,6 +32,9 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
+	if s.MaxOpenFiles, err = maxOpenFiles(s.MaxOpenFiles); err != nil {
+		return err
+	}
 	if err := raiseVerbosity(int(s.Logging.Verbosity)); err != nil {
 		return err
 	}

@@ -101,6 +101,22 @@ var notForKubelet = map[string]string{
 	"runonce":                    "k3m keeps the kubelet running",
 }
 
+// CheckArgs finds arguments that the kubelet or kube-proxy of this version could not take, with
+// the flag's name in the error. It touches nothing, and is for the configuration to call.
+//
+// Flags of the whole process (feature-gates, v, vmodule, logging-format and its like) are checked
+// for contradictions, and applied, where all parts' arguments are known: controlplane.Args. The
+// agent only adds its own feature gates, and raises the verbosity.
+func CheckArgs(kubelet, proxy []string) error {
+	o := Options{NodeName: "node", NodeIPs: []netip.Addr{netip.IPv4Unspecified()}, DataDir: defaultDataDir, PodLogsDir: defaultPodLogsDir, CgroupRoot: "/", KubeletArgs: kubelet}
+	cluster := wire.ClusterFacts{ClusterDomain: "cluster.local"}
+	if _, err := kubeletServer(o, o.files(), cluster, hostFacts{mode: ModeNFTables, runtimeEndpoint: "unix:///run/cri.sock"}); err != nil {
+		return err
+	}
+	_, _, err := proxyFlags(nil, proxy)
+	return err
+}
+
 // parseKubeletArgs applies --kubelet-arg values. Upstream's own flag sets parse them, so that
 // everything the kubelet of this version knows is known here.
 func parseKubeletArgs(s *options.KubeletServer, args []string) error {
@@ -120,11 +136,7 @@ func parseArgs(flag string, fs *pflag.FlagSet, forbidden map[string]string, args
 		if f == nil {
 			return fmt.Errorf("%s %s: %s of this version has no such flag", flag, name, fs.Name())
 		}
-		hint := forbidden[name]
-		if name == "vmodule" || strings.HasPrefix(name, "log-") || strings.HasPrefix(name, "logging-") {
-			hint = "logging belongs to the whole process"
-		}
-		if hint != "" {
+		if hint := forbidden[name]; hint != "" {
 			return fmt.Errorf("%s %s: can't be set: %s", flag, name, hint)
 		}
 		if !ok {

@@ -46,6 +46,12 @@ func isolate() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return err
 	}
+	// The kubelet knows some paths that no option changes.
+	for _, dir := range []string{"/var/lib", "/var/log", "/run"} {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err

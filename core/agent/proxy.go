@@ -47,10 +47,6 @@ func (a *Agent) runProxy(ctx context.Context, h *host) error {
 // newProxy configures kube-proxy by its own flags: its configuration object can't be reached
 // from outside, and flags that come later (the user's) win.
 func newProxy(o Options, f files, cluster wire.ClusterFacts, mode Mode, oomScoreAdj int32) (*app.Options, error) {
-	proxy := app.NewOptions()
-	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
-	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
-	proxy.AddFlags(fs)
 	defaults := []string{
 		"kubeconfig=" + f.proxyKubeconfig,
 		"hostname-override=" + o.NodeName,
@@ -61,11 +57,8 @@ func newProxy(o Options, f files, cluster wire.ClusterFacts, mode Mode, oomScore
 		"metrics-bind-address=127.0.0.1:10249",
 		fmt.Sprintf("oom-score-adj=%d", oomScoreAdj),
 	}
-	defaults = append(defaults, conntrackArgs()...)
-	if err := parseArgs("kube-proxy", fs, nil, defaults); err != nil {
-		return nil, err
-	}
-	if err := parseArgs("--kube-proxy-arg", fs, notForProxy, o.KubeProxyArgs); err != nil {
+	proxy, fs, err := proxyFlags(append(defaults, conntrackArgs()...), o.KubeProxyArgs)
+	if err != nil {
 		return nil, err
 	}
 	if v := fs.Lookup("v"); v.Changed {
@@ -84,6 +77,21 @@ func newProxy(o Options, f files, cluster wire.ClusterFacts, mode Mode, oomScore
 		return nil, fmt.Errorf("--kube-proxy-arg: %w", err)
 	}
 	return proxy, nil
+}
+
+// proxyFlags are kube-proxy's options with defaults and, over them, the user's arguments.
+func proxyFlags(defaults, args []string) (*app.Options, *pflag.FlagSet, error) {
+	proxy := app.NewOptions()
+	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
+	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	proxy.AddFlags(fs)
+	if err := parseArgs("kube-proxy", fs, nil, defaults); err != nil {
+		return nil, nil, err
+	}
+	if err := parseArgs("--kube-proxy-arg", fs, notForProxy, args); err != nil {
+		return nil, nil, err
+	}
+	return proxy, fs, nil
 }
 
 // notForProxy are flags of kube-proxy that k3m decides on, with whom to ask instead.
