@@ -93,7 +93,6 @@ func TestKubeletArgs(t *testing.T) {
 		"no value":           {"max-pods", "--kubelet-arg max-pods: has no value; write max-pods=VALUE"},
 		"value out of range": {"port=0", "--kubelet-arg: invalid configuration: port (--port) 0 must be between 1 and 65535"},
 		"what k3m decides":   {"kubeconfig=/tmp/x", "--kubelet-arg kubeconfig: can't be set: k3m makes it"},
-		"logging":            {"logging-format=json", "--kubelet-arg logging-format: can't be set: logging belongs to the whole process"},
 		"forbidden label":    {"node-labels=node-role.kubernetes.io/master=", "--kubelet-arg: unknown 'kubernetes.io' or 'k8s.io' labels"},
 	} {
 		t.Run(name, func(t *testing.T) {
