@@ -1,0 +1,77 @@
+package components
+
+import (
+	"context"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admission "k8s.io/client-go/applyconfigurations/admissionregistration/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// A component of node scope has the same rights on every node, and RBAC can't tell one
+// node's objects from another's. These policies can: who holds the credentials of one
+// node's component writes what belongs to that node, and nothing else. The node's name is
+// the last part of the user's (k3m:component:cni.flannel:node-1), and names of nodes hold
+// no colon.
+var policies = []struct {
+	name, group string
+	versions    string
+	resources   []string
+	// owned is a CEL expression on SUBJECT, the object as it was before the request and
+	// as it shall be: an update must not take an object away from another node, either.
+	owned, message string
+}{
+	{
+		name: "k3m-node-components.nodes", group: "", versions: "v1", resources: []string{"nodes", "nodes/status"},
+		owned:   "SUBJECT.metadata.name == variables.node",
+		message: "a component may write the Node object of its own node alone",
+	}, {
+		name: "k3m-node-components.csinodes", group: "storage.k8s.io", versions: "*", resources: []string{"csinodes"},
+		owned:   "SUBJECT.metadata.name == variables.node",
+		message: "a component may write the CSINode object of its own node alone",
+	}, {
+		name: "k3m-node-components.pods", group: "", versions: "v1", resources: []string{"pods", "pods/status"},
+		owned:   "has(SUBJECT.spec.nodeName) && SUBJECT.spec.nodeName == variables.node",
+		message: "a component may write pods of its own node alone",
+	}, {
+		name: "k3m-node-components.endpointslices", group: "discovery.k8s.io", versions: "*", resources: []string{"endpointslices"},
+		owned: "!has(SUBJECT.endpoints) || SUBJECT.endpoints == null || " +
+			"SUBJECT.endpoints.all(e, has(e.nodeName) && e.nodeName == variables.node)",
+		message: "a component may write EndpointSlices whose endpoints are all on its own node",
+	},
+}
+
+// applyPolicies writes the policies and their bindings.
+func applyPolicies(ctx context.Context, client kubernetes.Interface) error {
+	writes, ctx := errgroup.WithContext(ctx)
+	labels := map[string]string{managedBy: fieldManager}
+	for _, p := range policies {
+		writes.Go(func() error {
+			policy := admission.ValidatingAdmissionPolicy(p.name).WithLabels(labels).WithSpec(
+				admission.ValidatingAdmissionPolicySpec().
+					WithFailurePolicy(admissionv1.Fail).
+					WithMatchConstraints(admission.MatchResources().WithResourceRules(admission.NamedRuleWithOperations().
+						WithAPIGroups(p.group).WithAPIVersions(p.versions).WithResources(p.resources...).
+						WithOperations(admissionv1.Create, admissionv1.Update, admissionv1.Delete))).
+					WithMatchConditions(admission.MatchCondition().WithName("node-components").
+						WithExpression("'"+nodeComponents+"' in request.userInfo.groups")).
+					WithVariables(admission.Variable().WithName("node").
+						WithExpression("request.userInfo.username.split(':')[request.userInfo.username.split(':').size() - 1]")).
+					WithValidations(
+						admission.Validation().WithMessage(p.message).
+							WithExpression("object == null || ("+strings.ReplaceAll(p.owned, "SUBJECT", "object")+")"),
+						admission.Validation().WithMessage(p.message).
+							WithExpression("oldObject == null || ("+strings.ReplaceAll(p.owned, "SUBJECT", "oldObject")+")")))
+			if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Apply(ctx, policy, apply); err != nil {
+				return err
+			}
+			binding := admission.ValidatingAdmissionPolicyBinding(p.name).WithLabels(labels).WithSpec(
+				admission.ValidatingAdmissionPolicyBindingSpec().WithPolicyName(p.name).WithValidationActions(admissionv1.Deny))
+			_, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Apply(ctx, binding, apply)
+			return err
+		})
+	}
+	return writes.Wait()
+}
