@@ -25,6 +25,9 @@ import (
 // addresses. It goes on after an error and returns all of them. Running pods lose their
 // network.
 func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
+	if err := ensurePath(); err != nil {
+		return err
+	}
 	paths := host.Facts().Paths
 	st, err := loadState(host.StateDir())
 	errs := []error{err}
@@ -184,19 +187,6 @@ func removeTables(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// removeInstalled removes to if it is what installExecutable made of from.
-func removeInstalled(from, to string) error {
-	source, err := os.Stat(from)
-	if err != nil {
-		return nil
-	}
-	target, err := os.Lstat(to)
-	if err != nil || !os.SameFile(source, target) && (target.Size() != source.Size() || !target.ModTime().Equal(source.ModTime())) {
-		return nil
-	}
-	return removeFile(to)
 }
 
 func removeFile(path string) error {

@@ -145,6 +145,8 @@ func parseConfig(raw json.RawMessage) (config, []sdk.ConfigProblem) {
 		}
 	}
 
+	slices.SortStableFunc(problems, func(a, b sdk.ConfigProblem) int { return strings.Compare(a.Path, b.Path) })
+
 	switch {
 	case cfg.Port != 0:
 	case cfg.Backend == backendVXLAN:

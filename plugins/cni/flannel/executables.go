@@ -1,9 +1,9 @@
 package flannel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,19 +29,8 @@ func installExecutables(from, to string) error {
 }
 
 func installExecutable(from, to string) error {
-	source, err := os.Stat(from)
-	if err != nil {
+	if same, err := sameFile(from, to); same || err != nil {
 		return err
-	}
-	target, err := os.Lstat(to)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return err
-	case os.SameFile(source, target):
-		return nil
-	case target.Mode() == source.Mode() && target.Size() == source.Size() && target.ModTime().Equal(source.ModTime()):
-		return nil // an earlier copy: copies keep the time
 	}
 	temporary, err := os.MkdirTemp(filepath.Dir(to), ".install-")
 	if err != nil {
@@ -52,27 +41,61 @@ func installExecutable(from, to string) error {
 	// A link costs no space; it is refused across file systems, and by the kernel for
 	// a file of another user (fs.protected_hardlinks).
 	if os.Link(from, fresh) != nil {
-		if err := copyFile(from, fresh, source); err != nil {
+		if err := copyFile(from, fresh); err != nil {
 			return err
 		}
 	}
 	return os.Rename(fresh, to)
 }
 
-func copyFile(from, to string, like fs.FileInfo) (err error) {
-	in, err := os.Open(from)
+// removeInstalled removes to if it is what installExecutable made of from.
+func removeInstalled(from, to string) error {
+	same, err := sameFile(from, to)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !same {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, like.Mode().Perm())
+	return os.Remove(to)
+}
+
+// sameFile says whether to is from, or an executable copy of it. Times are no sign: a
+// reproducible distribution gives all files the same. A missing to is not the same; a
+// missing from is an error.
+func sameFile(from, to string) (bool, error) {
+	source, err := os.Stat(from)
+	if err != nil {
+		return false, err
+	}
+	target, err := os.Lstat(to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if os.SameFile(source, target) {
+		return true, nil
+	}
+	if target.Mode() != source.Mode() || target.Size() != source.Size() {
+		return false, nil
+	}
+	want, err := os.ReadFile(from)
+	if err != nil {
+		return false, err
+	}
+	have, err := os.ReadFile(to)
+	return err == nil && bytes.Equal(have, want), err
+}
+
+func copyFile(from, to string) error {
+	content, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
-	err = errors.Join(err, out.Chmod(like.Mode().Perm()), out.Close())
-	if err != nil {
+	if err := os.WriteFile(to, content, 0o755); err != nil {
 		return err
 	}
-	return os.Chtimes(to, like.ModTime(), like.ModTime())
+	return os.Chmod(to, 0o755) // whatever the umask says
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/k3m-io/k3m/sdk"
@@ -49,7 +50,10 @@ func (*plugin) Info() sdk.Info {
 }
 
 // Run implements sdk.Plugin. What it makes stays when it returns.
-func (pl *plugin) Run(ctx context.Context, host *sdk.Host) error {
+func (*plugin) Run(ctx context.Context, host *sdk.Host) error {
+	if err := ensurePath(); err != nil {
+		return err
+	}
 	p, err := planFor(host)
 	if err != nil {
 		return err
@@ -83,4 +87,16 @@ func planFor(host *sdk.Host) (*plan, error) {
 		return nil, fmt.Errorf("configuration of cni.flannel: %s", strings.Join(texts, "; "))
 	}
 	return newPlan(cfg, host.Facts(), host.StateDir())
+}
+
+// ensurePath gives a process without a PATH the usual one: nft and iptables are found by
+// it, by the libraries too.
+func ensurePath() error {
+	if os.Getenv("PATH") != "" {
+		return nil
+	}
+	if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		return fmt.Errorf("set PATH: %w", err)
+	}
+	return nil
 }

@@ -64,7 +64,7 @@ func watchLinksOnce(ctx context.Context, names []string) (closed, err error) {
 	for _, name := range names {
 		link, err := netlink.LinkByName(name)
 		if err != nil {
-			return nil, fmt.Errorf("interface %s is gone: %w", name, err)
+			return nil, fmt.Errorf("interface %s is gone, the pod network has to be made anew: %w", name, err)
 		}
 		indices[link.Attrs().Index] = name
 	}
@@ -84,7 +84,7 @@ func watchLinksOnce(ctx context.Context, names []string) (closed, err error) {
 			// A bridge's own events come with RTM_DELLINK too, when a port leaves it;
 			// those are of the family AF_BRIDGE.
 			if ours && update.Header.Type == unix.RTM_DELLINK && update.IfInfomsg.Family != unix.AF_BRIDGE {
-				return nil, fmt.Errorf("interface %s was deleted: the pod network has to be made anew", name)
+				return nil, fmt.Errorf("interface %s is gone, the pod network has to be made anew", name)
 			}
 		}
 	}
