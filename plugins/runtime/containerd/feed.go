@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // archiveSuffixes are the names that count as image archives. What is in a file is told
@@ -83,10 +84,12 @@ func (f feed) follow(ctx context.Context) error {
 		for {
 			select {
 			case a := <-arrivals:
-				if a.name != "" {
+				if a.name == "" {
+					if err := f.scan(ctx); err != nil {
+						return err
+					}
+				} else if !a.linked || f.isLink(a.name) {
 					f.take(ctx, a.name)
-				} else if err := f.scan(ctx); err != nil {
-					return err
 				}
 			case <-ctx.Done():
 				return ctx.Err()
@@ -114,6 +117,15 @@ func (f feed) scan(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// isLink tells whether a name is a symbolic link or one of several of a file.
+func (f feed) isLink(name string) bool {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(f.dir, name), &st); err != nil {
+		return false
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFLNK || st.Nlink > 1
 }
 
 // take imports one file if it is a complete archive that was not imported yet, and logs

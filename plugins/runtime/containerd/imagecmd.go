@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -14,13 +15,10 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -63,14 +61,14 @@ func importFiles(ctx context.Context, out io.Writer, files []string, l layout) e
 			return err
 		}
 	}
+	if err := reach(l); err != nil {
+		return err
+	}
 	c, err := client.New(l.socket, client.WithDefaultNamespace(namespace), client.WithDefaultPlatform(platforms.Default()))
 	if err != nil {
-		return unreachable(l, err)
+		return fmt.Errorf("connect to containerd at %s: %w", l.socket, err)
 	}
 	defer c.Close()
-	if _, err := c.Version(ctx); err != nil {
-		return unreachable(l, err)
-	}
 	images := store{client: c} // the namespace's label names the snapshotter
 	var failed []error
 	for _, name := range files {
@@ -165,6 +163,9 @@ func listCommand(l layout) *cobra.Command {
 }
 
 func listImages(ctx context.Context, l layout) ([]image, error) {
+	if err := reach(l); err != nil {
+		return nil, err
+	}
 	conn, err := dialCRI(l.socket)
 	if err != nil {
 		return nil, err
@@ -172,7 +173,7 @@ func listImages(ctx context.Context, l layout) ([]image, error) {
 	defer conn.Close()
 	answer, err := runtime.NewImageServiceClient(conn).ListImages(ctx, &runtime.ListImagesRequest{})
 	if err != nil {
-		return nil, unreachable(l, err)
+		return nil, fmt.Errorf("list images: %w", err)
 	}
 	found := []image{} // an empty list is [] in JSON
 	for _, i := range answer.GetImages() {
@@ -257,12 +258,15 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f %cB", f, units[unit])
 }
 
-// unreachable explains why nobody answered at the node's socket.
-func unreachable(l layout, err error) error {
-	switch accessErr := unix.Access(l.socket, unix.W_OK); {
-	case errors.Is(accessErr, fs.ErrPermission):
+// reach tells in plain words why nobody answers at the node's socket, if so.
+func reach(l layout) error {
+	conn, err := net.Dial("unix", l.socket)
+	switch {
+	case err == nil:
+		return conn.Close()
+	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("talk to the node at %s: it is for root only; use sudo", l.socket)
-	case accessErr != nil || status.Code(err) == codes.Unavailable || errdefs.IsUnavailable(err):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("no k3m node answers at %s: is it running, and with this --run-dir?", l.socket)
 	}
 	return err

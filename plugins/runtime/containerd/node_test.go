@@ -207,6 +207,11 @@ func (n *node) waitImage(name string) {
 // runPod starts a sandbox on the host's network and a container in it that sleeps.
 func (n *node) runPod(name string) (sandbox, container string) {
 	n.t.Helper()
+	return n.runPodOn(name, runtime.NamespaceMode_NODE)
+}
+
+func (n *node) runPodOn(name string, network runtime.NamespaceMode) (sandbox, container string) {
+	n.t.Helper()
 	pods, _ := n.cri()
 	ctx := context.Background()
 	config := &runtime.PodSandboxConfig{
@@ -215,7 +220,7 @@ func (n *node) runPod(name string) (sandbox, container string) {
 		Linux: &runtime.LinuxPodSandboxConfig{
 			CgroupParent: n.facts.CgroupParent + "/pods",
 			SecurityContext: &runtime.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE},
+				NamespaceOptions: &runtime.NamespaceOption{Network: network},
 			},
 		},
 	}

@@ -20,9 +20,11 @@ type watch struct {
 
 // arrival is what a watch saw.
 type arrival struct {
-	// name is a file that was closed after writing, moved in, or linked in. Empty when
-	// events were lost: then any file may have arrived.
+	// name is the file's. Empty when events were lost: then any file may have arrived.
 	name string
+	// linked says that the name was made: a link to a file that is complete elsewhere,
+	// or a new file, whose end of writing is another arrival.
+	linked bool
 }
 
 // errDirectoryGone says that the watched directory was removed or renamed.
@@ -77,7 +79,7 @@ func parseEvents(raw []byte) ([]arrival, error) {
 		case e.Mask&unix.IN_Q_OVERFLOW != 0:
 			arrivals = append(arrivals, arrival{})
 		case e.Mask&unix.IN_ISDIR == 0 && len(name) > 0:
-			arrivals = append(arrivals, arrival{name: string(name)})
+			arrivals = append(arrivals, arrival{name: string(name), linked: e.Mask&unix.IN_CREATE != 0})
 		}
 	}
 	return arrivals, nil

@@ -1,0 +1,305 @@
+package containerd
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k3m-io/k3m/plugins/runtime/containerd/pause/ociarchive"
+)
+
+// TestImages drops archives into the directory of a running node, and imports by hand.
+func TestImages(t *testing.T) {
+	n := newNode(t)
+	drop := func(t *testing.T, file string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(n.facts.Paths.ImagesDir, file), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop(t, "before.tar", archiveOf(t, "registry.test/before:1"))
+	n.start()
+
+	t.Run("an archive that is there at the start is imported", func(t *testing.T) {
+		n.waitImage("registry.test/before:1")
+	})
+	t.Run("the sandbox image is there and pinned", func(t *testing.T) {
+		found := n.list(t)
+		for _, i := range found {
+			if i.Name+":"+i.Tag == testPause && i.Pinned {
+				return
+			}
+		}
+		t.Errorf("images %+v", found)
+	})
+	for _, c := range []struct {
+		name, file string
+		data       []byte
+		image      string
+	}{
+		{"a plain OCI archive", "oci.tar", archiveOf(t, "registry.test/oci:1"), "registry.test/oci:1"},
+		{"gzip", "gzip.tgz", gzipped(t, archiveOf(t, "registry.test/gzip:1")), "registry.test/gzip:1"},
+		{"zstd", "zstd.tar.zst", zstded(t, archiveOf(t, "registry.test/zstd:1")), "registry.test/zstd:1"},
+		{"compression is told by the content", "misnamed.tar", zstded(t, archiveOf(t, "registry.test/misnamed:1")), "registry.test/misnamed:1"},
+		{"a docker archive, whose short name is Docker's", "docker.tar", dockerArchive(t, "tiny:1"), "docker.io/library/tiny:1"},
+	} {
+		t.Run(c.name+" is imported when it arrives", func(t *testing.T) {
+			drop(t, c.file, c.data)
+			n.waitImage(c.image)
+		})
+	}
+	t.Run("a file that is moved in is imported", func(t *testing.T) {
+		from := filepath.Join(n.facts.Paths.AgentDir, "moved.tar")
+		if err := os.WriteFile(from, archiveOf(t, "registry.test/moved:1"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(from, filepath.Join(n.facts.Paths.ImagesDir, "moved.tar")); err != nil {
+			t.Fatal(err)
+		}
+		n.waitImage("registry.test/moved:1")
+	})
+	t.Run("a file that is linked in is imported", func(t *testing.T) {
+		from := filepath.Join(n.facts.Paths.AgentDir, "linked.tar")
+		if err := os.WriteFile(from, archiveOf(t, "registry.test/linked:1"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(from, filepath.Join(n.facts.Paths.ImagesDir, "linked.tar")); err != nil {
+			t.Fatal(err)
+		}
+		n.waitImage("registry.test/linked:1")
+	})
+	t.Run("a slow copy is not looked at before it ends", func(t *testing.T) {
+		data := archiveOf(t, "registry.test/slow:1")
+		f, err := os.Create(filepath.Join(n.facts.Paths.ImagesDir, "slow.tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for _, part := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
+			if _, err := f.Write(part); err != nil {
+				t.Fatal(err)
+			}
+			drop(t, "meanwhile.tar", archiveOf(t, "registry.test/meanwhile:1"))
+			n.waitImage("registry.test/meanwhile:1")
+		}
+		f.Close()
+		n.waitImage("registry.test/slow:1")
+		if strings.Contains(n.log.String(), "slow.tar error") {
+			t.Error("the half was tried")
+		}
+	})
+	t.Run("a broken archive is reported, and tried again when it changes", func(t *testing.T) {
+		data := archiveOf(t, "registry.test/mended:1")
+		drop(t, "broken.tar", data[:len(data)/2])
+		n.waitLog(t, "broken.tar")
+		drop(t, "others.tar", archiveOf(t, "registry.test/others:1"))
+		n.waitImage("registry.test/others:1")
+		drop(t, "broken.tar", data)
+		n.waitImage("registry.test/mended:1")
+		if tries := strings.Count(n.log.String(), "images/broken.tar"); tries != 1 {
+			t.Errorf("the broken file was reported %d times", tries)
+		}
+	})
+	t.Run("the same bytes are imported once", func(t *testing.T) {
+		drop(t, "twin.tar", archiveOf(t, "registry.test/oci:1"))
+		drop(t, "after-twin.tar", archiveOf(t, "registry.test/after-twin:1"))
+		n.waitImage("registry.test/after-twin:1")
+		if strings.Contains(n.log.String(), "file=twin.tar") {
+			t.Error("the twin was imported")
+		}
+	})
+	t.Run("a directory that was removed is watched again", func(t *testing.T) {
+		if err := os.RemoveAll(n.facts.Paths.ImagesDir); err != nil {
+			t.Fatal(err)
+		}
+		n.waitLog(t, "making it again")
+		for { // the node makes it
+			if _, err := os.Stat(n.facts.Paths.ImagesDir); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		drop(t, "again.tar", archiveOf(t, "registry.test/again:1"))
+		n.waitImage("registry.test/again:1")
+	})
+	t.Run("import by hand", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "hand.tar.gz")
+		if err := os.WriteFile(file, gzipped(t, archiveOf(t, "registry.test/hand:1")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := importFiles(context.Background(), &out, []string{file}, n.layout); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != "registry.test/hand:1\n" {
+			t.Errorf("it wrote %q", &out)
+		}
+		n.waitImage("registry.test/hand:1")
+	})
+	t.Run("an image can be removed by its ID", func(t *testing.T) {
+		_, images := n.cri()
+		answer, err := images.ImageStatus(context.Background(), &runtime.ImageStatusRequest{Image: &runtime.ImageSpec{Image: "registry.test/gzip:1"}})
+		if err != nil || answer.Image == nil {
+			t.Fatal(answer, err)
+		}
+		id := &runtime.ImageSpec{Image: answer.Image.Id}
+		if _, err := images.RemoveImage(context.Background(), &runtime.RemoveImageRequest{Image: id}); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range n.list(t) {
+			if i.Name == "registry.test/gzip" {
+				t.Errorf("still there: %+v", i)
+			}
+		}
+	})
+	t.Run("nothing is imported again after a restart", func(t *testing.T) {
+		before := strings.Count(n.log.String(), "imported an image archive")
+		n.stop()
+		n.start()
+		drop(t, "last.tar", archiveOf(t, "registry.test/last:1"))
+		n.waitLog(t, "file=last.tar")
+		if after := strings.Count(n.log.String(), "imported an image archive"); after != before+1 {
+			t.Errorf("%d imports after the restart, want 1", after-before)
+		}
+	})
+}
+
+func TestNativeSnapshotter(t *testing.T) {
+	n := newNode(t)
+	n.config.Snapshotter = native
+	n.start()
+	file := filepath.Join(t.TempDir(), "busybox.tar")
+	writeImage(t, file, busyboxImage(t, testBusybox))
+	if err := importFiles(context.Background(), io.Discard, []string{file}, n.layout); err != nil {
+		t.Fatal(err)
+	}
+	n.waitImage(testBusybox)
+	_, container := n.runPod("native")
+	if out := n.exec(container, "/bin/echo", "hello"); out != "hello\n" {
+		t.Errorf("exec wrote %q", out)
+	}
+	if _, err := os.Stat(filepath.Join(n.root, "io.containerd.snapshotter.v1.overlayfs")); err == nil {
+		t.Error("the overlay snapshotter was started too")
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.tar")
+	if err := os.WriteFile(text, bytes.Repeat([]byte("no archive "), 100), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	good := filepath.Join(dir, "good.tar")
+	writeImage(t, good, tinyImage("registry.test/good:1"))
+	l := newLayout(filepath.Join(dir, "agent"), filepath.Join(dir, "run"))
+	for _, c := range []struct{ name, file, want string }{
+		{"a file that is not there", filepath.Join(dir, "nowhere.tar"), "there is no such file"},
+		{"a directory", dir, "it is a directory"},
+		{"a file of another format", text, "it is no image archive: want a tar file"},
+		{"a node that does not run", good, "no k3m node answers at " + l.socket + ": is it running"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := importFiles(context.Background(), io.Discard, []string{c.file}, l)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func (n *node) list(t *testing.T) []image {
+	t.Helper()
+	found, err := listImages(context.Background(), n.layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// waitLog returns when the node has logged the words.
+func (n *node) waitLog(t *testing.T, words string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if strings.Contains(n.log.String(), words) {
+			return
+		}
+	}
+	t.Fatalf("the node did not log %q", words)
+}
+
+func tinyImage(name string) ociarchive.Image {
+	return ociarchive.Image{Name: name, Platform: platform(), Files: map[string][]byte{"/bin/x": []byte(name)}}
+}
+
+func archiveOf(t *testing.T, name string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := ociarchive.Write(&buf, tinyImage(name)); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// dockerArchive is what docker save wrote before version 25.
+func dockerArchive(t *testing.T, name string) []byte {
+	t.Helper()
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	write := func(tw *tar.Writer, name string, data []byte) {
+		if err := tw.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o755}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tw.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(tw, "bin/x", []byte(name))
+	tw.Close()
+	config, err := json.Marshal(ocispec.Image{Platform: platform(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: digests(layer.Bytes())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{name}, "Layers": []string{"layer.tar"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	tw = tar.NewWriter(&out)
+	write(tw, "config.json", config)
+	write(tw, "layer.tar", layer.Bytes())
+	write(tw, "manifest.json", manifest)
+	tw.Close()
+	return out.Bytes()
+}
+
+func gzipped(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	return buf.Bytes()
+}
+
+func zstded(t *testing.T, data []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
