@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +16,7 @@ import (
 	"github.com/k3s-io/kine/pkg/drivers"
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
+	_ "github.com/mattn/go-sqlite3" // the driver that kine uses, for probe
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -92,6 +94,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		}
 	}
 	redirectLogs()
+	if err := probe(ctx, opts.File); err != nil {
+		return nil, fmt.Errorf("open datastore %s: %w: if the file is damaged, restore it from a backup", opts.File, err)
+	}
 
 	// kine ends what it started when this context does, not when ctx does: it must
 	// outlive the API server.
@@ -110,7 +115,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("open datastore %s: %w: if the file is damaged, restore it from a backup", opts.File, err)
+		return nil, fmt.Errorf("open datastore %s: %w", opts.File, err)
 	}
 
 	listener, err := listen(opts.Socket)
@@ -141,6 +146,17 @@ func (s *Store) Close() {
 	}
 	s.stop()
 	s.running.Wait()
+}
+
+// probe opens the database once, as kine tries for five minutes before it says what is wrong.
+func probe(ctx context.Context, file string) error {
+	db, err := sql.Open("sqlite3", dataSourceName(file))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var version int
+	return db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&version)
 }
 
 // dataSourceName is the sqlite driver's name of file. The path is escaped for SQLite's URI

@@ -112,12 +112,12 @@ func create(dir string) error {
 		return err
 	}
 
-	// rename(2) replaces an empty directory; anything else in dir is the operator's.
+	// Only an empty directory goes; anything else in dir is the operator's.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s holds other files, move them away: %w", dir, err)
+	}
 	if err := os.Rename(staging, dir); err != nil {
-		if !errors.Is(err, os.ErrExist) && !isNotEmpty(err) {
-			return err
-		}
-		return fmt.Errorf("%s holds other files: move them away", dir)
+		return err
 	}
 	return atomicfile.SyncDir(parent)
 }

@@ -1,0 +1,4 @@
+package datastore
+
+// DataSourceName is for tests.
+var DataSourceName = dataSourceName
