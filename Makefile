@@ -70,9 +70,10 @@ $(BUILD)/built: FORCE
 	@$(GO) build -ldflags='-s -w' -o $(BUILD)/ ./cmd/k3m-bundle ./cmd/k3m-pack ./cmd/k3m-bake
 	@touch $@
 
-$(BUNDLE)/images/pause.tar: $(wildcard $(RUNTIME)/pause/*)
+$(BUNDLE)/images/pause.tar: $(wildcard $(RUNTIME)/pause/* $(RUNTIME)/pause/*/*)
 	@mkdir -p $(@D)
-	@$(MAKE) --no-print-directory -C $(RUNTIME)/pause GO=$(GO) OUT=$(CURDIR)/$@
+	@sh $(RUNTIME)/pause/build.sh $(CC) $(BUILD)/pause
+	@$(GO) run ./$(RUNTIME)/pause/mkimage -in $(BUILD)/pause -out $@
 
 # The list of digests changes only when what is carried does; then the file is packed.
 $(BUILD)/digests: $(BUILD)/built $(BUNDLE)/images/pause.tar

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -266,20 +263,4 @@ func checkPort(port int) error {
 		return fmt.Errorf("the API's port %d is in use by another process (`ss -ltnp` tells which): %w", port, err)
 	}
 	return listener.Close()
-}
-
-// nodeRecord is what sub-commands need to know of the node of a data directory.
-type nodeRecord struct {
-	RunDir     string `json:"runDir"`
-	Kubeconfig string `json:"kubeconfig"`
-}
-
-func nodeRecordFile(dataDir string) string { return filepath.Join(dataDir, "node.json") }
-
-func recordNode(cfg *config.Config) error {
-	text, err := json.Marshal(nodeRecord{RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(nodeRecordFile(cfg.DataDir), append(text, '\n'), 0o600)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,13 +14,8 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // as upstream's kubectl
 
 	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/core/controlplane"
 )
-
-// adminKubeconfig is the administrator's kubeconfig inside a data directory: the twin of
-// --write-kubeconfig's, where sub-commands find it without knowing that flag.
-func adminKubeconfig(dataDir string) string {
-	return filepath.Join(dataDir, "server", "cred", "admin.kubeconfig")
-}
 
 func kubectlCommand() *cobra.Command {
 	return &cobra.Command{
@@ -83,12 +77,12 @@ func nodeKubeconfig(named node) string {
 	}
 	named.resolve()
 	if named.dataDir != config.DefaultDataDir {
-		return adminKubeconfig(named.dataDir)
+		return controlplane.AdminKubeconfig(named.dataDir)
 	}
 	if _, err := os.Stat(config.DefaultKubeconfig); err == nil {
 		return config.DefaultKubeconfig
 	}
-	if kubeconfig := adminKubeconfig(named.dataDir); os.Geteuid() == 0 {
+	if kubeconfig := controlplane.AdminKubeconfig(named.dataDir); os.Geteuid() == 0 {
 		return kubeconfig
 	}
 	return config.DefaultKubeconfig

@@ -79,6 +79,8 @@ func (c *ControlPlane) prepareFiles(port int, clusterExists bool) (*credentials,
 		{f.controllerManagerConfig, 0o600, userControllerManager, controllerManager},
 		{f.schedulerConfig, 0o600, userScheduler, scheduler},
 		{c.opts.KubeconfigPath, mode, "default", admin},
+		// Where a sub-command finds it that knows the data directory alone.
+		{AdminKubeconfig(c.opts.DataDir), 0o600, "default", admin},
 	} {
 		if err := k.write(server, f.pki.Server.PEM); err != nil {
 			return nil, err

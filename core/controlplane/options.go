@@ -68,6 +68,12 @@ func TokenFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "node-token")
 }
 
+// AdminKubeconfig is the administrator's kubeconfig in a data directory, beside the one at
+// Options.KubeconfigPath.
+func AdminKubeconfig(dataDir string) string {
+	return filepath.Join(dataDir, "server", "cred", "admin.kubeconfig")
+}
+
 // LockFile is the lock of a server on a data directory, for datastore.AcquireLock.
 func LockFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "lock")
