@@ -84,11 +84,15 @@ func TestBadPluginsFail(t *testing.T) {
 	}
 	executable := plugintest.Build(t, "badplugin")
 	for _, c := range []struct{ mode, fails, says string }{
-		{"exit-at-once", "it_tells_a_person", "gone"},
-		{"hang-at-start", "it_tells_a_person", "did not shake hands in time"},
+		{"exit-at-once", "it_starts", "gone before it shook hands"},
+		{"hang-at-start", "it_starts", "did not shake hands in time"},
+		{"rubbish-on-stdout", "it_starts", "where the handshake belongs"},
+		{"endless-on-stdout", "it_starts", "before it shook hands"},
+		{"socket-elsewhere", "it_starts", "is not in its own directory"},
 		{"rubbish-on-stdout", "it_writes_nothing_but_the_handshake", "want one line"},
+		{"other-protocol-version", "it_starts", "speaks protocol version 99 and this k3m speaks 1; update k3m"},
 		{"other-protocol-version", "it_claims_no_protocol_version", "handshake"},
-		{"net-rpc", "info_is_valid", "net/rpc"},
+		{"net-rpc", "it_starts", "net/rpc"},
 		{"other-info", "it_says_its_info_without_privileges", "CAP_SYS_ADMIN"},
 		{"malformed-info", "info_is_valid", "don't print"},
 		{"huge-info", "info_is_valid", "too large"},
@@ -99,9 +103,9 @@ func TestBadPluginsFail(t *testing.T) {
 		{"ignore-stop", "it_becomes_ready", "did not end within"},
 		{"false-report", "it_becomes_ready", "reports RuntimeReady"},
 	} {
-		t.Run(c.mode, func(t *testing.T) {
+		t.Run(c.mode+" fails "+c.fails, func(t *testing.T) {
 			t.Parallel()
-			kit := exec.Command(os.Args[0], "-test.run=^TestBadPluginsFail$", "-test.v", "-test.timeout=2m")
+			kit := exec.Command(os.Args[0], "-test.run=^TestBadPluginsFail$/^as_an_executable$/^"+c.fails, "-test.v", "-test.timeout=2m")
 			kit.Env = append(os.Environ(), "KIT_MODE="+c.mode, "KIT_EXECUTABLE="+executable)
 			kit.WaitDelay = time.Minute
 			output, err := kit.CombinedOutput()

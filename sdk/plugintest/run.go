@@ -31,6 +31,9 @@ func InProcess(t *testing.T, o Options) {
 func Executable(t *testing.T, o Options) {
 	t.Helper()
 	o = o.withDefaults(t)
+	if !t.Run("it starts and shakes hands", func(t *testing.T) { asExecutable(o)(t) }) {
+		return // all else would only say the same again
+	}
 	checkManners(t, o)
 	checkInfo(t, o, asExecutable(o))
 	checkConfig(t, o, asExecutable(o))
