@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -14,14 +15,26 @@ import (
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
-// runProxy runs kube-proxy once the node's object has its addresses, for which kube-proxy would
-// ask once a second. kube-proxy doesn't know how to stop: when ctx ends it is left to the end
+// proxyGrace is how long kube-proxy waits for the node to get Ready. Its start (dozens of iptables
+// calls, which clean up after another mode) would take the processor from what makes the node
+// Ready, and until then there are no pods but those that make the network. These may need
+// Services, with a network that isn't ours: hence the limit.
+const proxyGrace = 2 * time.Second
+
+// runProxy runs kube-proxy once the node is Ready, or for a while has not become so: in any case
+// once its object has its addresses, for which kube-proxy would ask once a second. kube-proxy doesn't know how to stop: when ctx ends it is left to the end
 // of the process, and its rules go on working without it.
 func (a *Agent) runProxy(ctx context.Context, h *host) error {
 	for _, event := range []<-chan struct{}{h.preparedDone, h.filterDone, a.joined, a.registered} {
 		if err := wait(ctx, event); err != nil {
 			return err
 		}
+	}
+	grace, cancel := context.WithTimeout(ctx, proxyGrace)
+	_ = wait(grace, a.ready) // either will do
+	cancel()
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	score, err := oomScoreAdj()
 	if err != nil {
