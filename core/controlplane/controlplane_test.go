@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 		klog.InitFlags(flags)
 		_ = flags.Set("v", v)
 	}
+	if dir := os.Getenv(childEnv); dir != "" {
+		os.Exit(runChild(dir))
+	}
 	os.Exit(run(m))
 }
 
@@ -49,6 +52,7 @@ func run(m *testing.M) int {
 	opts = testOptions(dir)
 	cp := controlplane.New(opts)
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- cp.Run(ctx) }()
 	select {

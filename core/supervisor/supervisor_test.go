@@ -1,0 +1,314 @@
+package supervisor_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/k3m-io/k3m/core/pki"
+	"github.com/k3m-io/k3m/core/supervisor"
+	"github.com/k3m-io/k3m/core/supervisor/wire"
+)
+
+const secret = "a-secret-of-the-tests"
+
+// server runs a supervisor over TLS as the API server does: it asks for client certificates
+// and does not check them. Join's last step, the node's password, needs an API: package
+// controlplane tests it.
+func server(t *testing.T) (*pki.PKI, *httptest.Server) {
+	t.Helper()
+	authorities, err := pki.Ensure(filepath.Join(t.TempDir(), "tls"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := supervisor.New(supervisor.Options{
+		PKI:    authorities,
+		Token:  secret,
+		Client: &rest.Config{Host: "https://127.0.0.1:1"},
+		Component: func(id string) ([]string, bool) {
+			if id == "addon.panics" {
+				panic("a component that panics")
+			}
+			return []string{"k3m:component:" + id, "k3m:components"}, id == "cni.flannel"
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "the API") })
+	srv := httptest.NewUnstartedServer(s.Wrap(api))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return authorities, srv
+}
+
+// call makes a request, with a client certificate if there is one.
+func call(t *testing.T, srv *httptest.Server, r *http.Request, cert *tls.Certificate) (int, string) {
+	t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true} // of the test's own server
+	if cert != nil {
+		// Whatever authorities the server says that it knows.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func post(t *testing.T, url string, body any) *http.Request {
+	t.Helper()
+	data, ok := body.([]byte)
+	if !ok {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func get(t *testing.T, url string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func csr(t *testing.T) string {
+	t.Helper()
+	requestPEM, _, err := pki.NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(requestPEM)
+}
+
+// issued is a certificate of an authority as a TLS client shows it.
+func issued(t *testing.T, a *pki.Authority, leaf pki.Leaf) *tls.Certificate {
+	t.Helper()
+	certPEM, keyPEM, err := a.Issue(leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cert
+}
+
+// selfSigned is a certificate that says what a node's says, signed by its own key.
+func selfSigned(t *testing.T, leaf pki.Leaf) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: leaf.CommonName, Organization: leaf.Organizations},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		ExtKeyUsage:  leaf.Usage,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestEverythingElseIsTheAPIs(t *testing.T) {
+	_, srv := server(t)
+	for _, path := range []string{"/", "/version", "/v1-k3m", "/apis/v1-k3m/cacerts"} {
+		if status, body := call(t, srv, get(t, srv.URL+path), nil); status != 200 || body != "the API" {
+			t.Errorf("%s: %d %q", path, status, body)
+		}
+	}
+}
+
+func TestCACerts(t *testing.T) {
+	authorities, srv := server(t)
+	status, body := call(t, srv, get(t, srv.URL+wire.CACertsPath), nil)
+	if status != 200 || pki.Hash([]byte(body)) != authorities.Server.Hash() {
+		t.Errorf("%d %q", status, body)
+	}
+}
+
+func TestUnknownRoute(t *testing.T) {
+	_, srv := server(t)
+	for _, r := range []*http.Request{get(t, srv.URL+"/v1-k3m/secrets"), get(t, srv.URL+wire.JoinPath)} {
+		if status, body := call(t, srv, r, nil); status != 404 || !strings.Contains(body, "same k3m version") {
+			t.Errorf("%s: %d %q", r.URL.Path, status, body)
+		}
+	}
+}
+
+func TestComponentCertificate(t *testing.T) {
+	authorities, srv := server(t)
+	node := issued(t, authorities.Client, pki.Client("system:node:node-1", "system:nodes"))
+	status, body := call(t, srv, post(t, srv.URL+wire.ComponentPath, wire.ComponentRequest{ID: "cni.flannel", CSR: csr(t)}), node)
+	if status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	var resp wire.ComponentResponse
+	if err := json.Unmarshal([]byte(body), &resp); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := pki.ParseCertificate([]byte(resp.Cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(cert.Subject.Organization) // DER sorts a set
+	if cert.Subject.CommonName != "k3m:component:cni.flannel:node-1" || strings.Join(cert.Subject.Organization, " ") != "k3m:component:cni.flannel k3m:components" {
+		t.Errorf("subject %v", cert.Subject)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: authorities.Client.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestComponentRefuses(t *testing.T) {
+	authorities, srv := server(t)
+	nodeLeaf := pki.Client("system:node:node-1", "system:nodes")
+	node := issued(t, authorities.Client, nodeLeaf)
+	good := wire.ComponentRequest{ID: "cni.flannel", CSR: csr(t)}
+	serverLeaf := nodeLeaf
+	serverLeaf.Usage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+
+	for name, c := range map[string]struct {
+		cert   *tls.Certificate
+		body   any
+		status int
+		want   string
+	}{
+		"no certificate":                         {nil, good, 401, "must show its client certificate"},
+		"a self-signed node":                     {selfSigned(t, nodeLeaf), good, 401, "not this cluster's"},
+		"a node that the server authority knows": {issued(t, authorities.Server, nodeLeaf), good, 401, "not this cluster's"},
+		"a node of the request header authority": {issued(t, authorities.RequestHeader, nodeLeaf), good, 401, "not this cluster's"},
+		"a kubelet's serving certificate":        {issued(t, authorities.Client, serverLeaf), good, 401, "not this cluster's"},
+		"an administrator":                       {issued(t, authorities.Client, pki.Client("system:admin", "system:masters")), good, 403, "not a node's"},
+		"a user who calls themselves a node":     {issued(t, authorities.Client, pki.Client("system:node:node-1")), good, 403, "not a node's"},
+		"a component of the node":                {issued(t, authorities.Client, pki.Client("k3m:component:cni.flannel:node-1", "k3m:components")), good, 403, "not a node's"},
+		"a component that isn't selected":        {node, wire.ComponentRequest{ID: "dns.coredns", CSR: csr(t)}, 403, "not selected"},
+		"no request":                             {node, wire.ComponentRequest{ID: "cni.flannel"}, 400, "not in PEM"},
+		"no JSON":                                {node, []byte("cni.flannel"), 400, "can't be read"},
+		"an unknown field":                       {node, []byte(`{"id":"cni.flannel","groups":["system:masters"]}`), 400, "unknown field"},
+		"two bodies":                             {node, []byte(`{"id":"x"}{}`), 400, "followed by something else"},
+		"too much":                               {node, []byte(`{"id":"` + strings.Repeat("x", wire.MaxBody) + `"}`), 413, "larger than"},
+		"a panic":                                {node, wire.ComponentRequest{ID: "addon.panics", CSR: csr(t)}, 500, "the server failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, body := call(t, srv, post(t, srv.URL+wire.ComponentPath, c.body), c.cert)
+			var e wire.Error
+			if err := json.Unmarshal([]byte(body), &e); err != nil || status != c.status || !strings.Contains(e.Message, c.want) {
+				t.Errorf("%d %q, %v; want %d %q", status, body, err, c.status, c.want)
+			}
+		})
+	}
+}
+
+func TestJoinRefuses(t *testing.T) {
+	_, srv := server(t)
+	request := func(change func(*wire.JoinRequest)) wire.JoinRequest {
+		r := wire.JoinRequest{
+			NodeName:          "node-1",
+			NodePassword:      strings.Repeat("p", 32),
+			NodeIPs:           []string{"192.0.2.1"},
+			KubeletClientCSR:  csr(t),
+			KubeletServingCSR: csr(t),
+			KubeProxyCSR:      csr(t),
+		}
+		change(&r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		user, secret string
+		body         any
+		status       int
+		want         string
+	}{
+		"no token":             {"", "", request(func(*wire.JoinRequest) {}), 401, "the token is not this cluster's"},
+		"a wrong token":        {"node", "wrong", request(func(*wire.JoinRequest) {}), 401, "the token is not this cluster's"},
+		"a wrong user":         {"server", secret, request(func(*wire.JoinRequest) {}), 401, "the token is not this cluster's"},
+		"a prefix of it":       {"node", secret[:8], request(func(*wire.JoinRequest) {}), 401, "the token is not this cluster's"},
+		"no name":              {"node", secret, request(func(r *wire.JoinRequest) { r.NodeName = "" }), 400, "can't be a node's name"},
+		"a name in capitals":   {"node", secret, request(func(r *wire.JoinRequest) { r.NodeName = "Node" }), 400, "can't be a node's name"},
+		"a path as a name":     {"node", secret, request(func(r *wire.JoinRequest) { r.NodeName = "../x" }), 400, "can't be a node's name"},
+		"a user in the name":   {"node", secret, request(func(r *wire.JoinRequest) { r.NodeName = "a:b" }), 400, "can't be a node's name"},
+		"no password":          {"node", secret, request(func(r *wire.JoinRequest) { r.NodePassword = "" }), 400, "password must have"},
+		"no address":           {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = nil }), 400, "1 to 16 addresses"},
+		"too many addresses":   {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = make([]string, 17) }), 400, "1 to 16 addresses"},
+		"a name as an address": {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"localhost"} }), 400, "can't be a node's address"},
+		"a zone":               {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"fe80::1%eth0"} }), 400, "can't be a node's address"},
+		"any address":          {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"0.0.0.0"} }), 400, "can't be a node's address"},
+		"no request":           {"node", secret, request(func(r *wire.JoinRequest) { r.KubeProxyCSR = "" }), 400, "the kube-proxy's certificate request is not in PEM"},
+		"no JSON":              {"node", secret, []byte("{"), 400, "can't be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := post(t, srv.URL+wire.JoinPath, c.body)
+			if c.user != "" {
+				r.SetBasicAuth(c.user, c.secret)
+			}
+			status, body := call(t, srv, r, nil)
+			var e wire.Error
+			if err := json.Unmarshal([]byte(body), &e); err != nil || status != c.status || !strings.Contains(e.Message, c.want) {
+				t.Errorf("%d %q, %v; want %d %q", status, body, err, c.status, c.want)
+			}
+			if strings.Contains(body, secret) {
+				t.Error("the answer tells the secret")
+			}
+		})
+	}
+}
+
+func TestGuessesAreLimited(t *testing.T) {
+	_, srv := server(t)
+	limited := false
+	for range 60 {
+		r := post(t, srv.URL+wire.JoinPath, []byte("{}"))
+		r.SetBasicAuth("node", "wrong")
+		status, _ := call(t, srv, r, nil)
+		if status == http.StatusTooManyRequests {
+			limited = true
+			break
+		}
+		if status != http.StatusUnauthorized {
+			t.Fatalf("status %d", status)
+		}
+	}
+	if !limited {
+		t.Error("60 wrong tokens in a row, and no limit")
+	}
+}
