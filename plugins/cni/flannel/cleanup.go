@@ -11,19 +11,19 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-iptables/iptables"
 	"github.com/flannel-io/flannel/pkg/lease"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
 
 	"github.com/k3m-io/k3m/sdk"
 )
 
 // Cleanup implements sdk.Cleaner: it removes the interfaces that this component made,
 // its routes and rules, its files in the CNI directories, and the record of taken pod
-// addresses. It goes on after an error and returns all of them. Running pods lose their
-// network.
+// addresses. It goes on after an error and returns all of them.
+//
+// Pods that still run lose their network. The executables and the record stay as long as
+// there are any, for without them the runtime could not remove these pods.
 func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
 	if err := ensurePath(); err != nil {
 		return err
@@ -32,8 +32,12 @@ func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
 	st, err := loadState(host.StateDir())
 	errs := []error{err}
 	errs = append(errs, removeFile(filepath.Join(paths.CNIConfDir, conflistName)))
-	for _, name := range executables {
-		errs = append(errs, removeInstalled(filepath.Join(paths.CarriedCNIDir, name), filepath.Join(paths.CNIBinDir, name)))
+	if records := filepath.Join((&plan{paths: paths}).addressDir(), networkName); !anyAddress(records) {
+		for _, name := range executables {
+			errs = append(errs, removeInstalled(filepath.Join(paths.CarriedCNIDir, name), filepath.Join(paths.CNIBinDir, name)))
+		}
+		errs = append(errs, os.RemoveAll(records))
+		_ = os.Remove(filepath.Dir(records)) // if there are no other network's records in it
 	}
 	// Without a memory, both: the tools say quickly that there is nothing.
 	for _, filter := range []sdk.PacketFilter{sdk.NFTables, sdk.IPTables} {
@@ -42,17 +46,21 @@ func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
 		}
 	}
 	errs = append(errs, removeRoutes(st.ClusterCIDRs, st.PodCIDRs, nil), removeLinks(st, nil))
-	if paths.AgentDir != "" {
-		p := plan{paths: paths}
-		errs = append(errs, os.RemoveAll(filepath.Join(p.addressDir(), networkName)))
-		// Only when empty: another network's records may be there.
-		_ = os.Remove(p.addressDir())
-	}
 	errs = append(errs, removeFile(statePath(host.StateDir())), removeFile(filepath.Join(host.StateDir(), "wireguard.key")))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the pod network: %w", err)
 	}
 	return nil
+}
+
+// anyAddress says whether host-local's records in dir have an address that is taken: a
+// file whose name it is.
+func anyAddress(dir string) bool {
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		_, err := netip.ParseAddr(e.Name())
+		return err == nil
+	})
 }
 
 // prune removes what an earlier run left and this one has no use for, once it is known
@@ -126,64 +134,6 @@ func removeLinks(st state, keep []string) error {
 		var notFound netlink.LinkNotFoundError
 		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) && !errors.As(err, &notFound) {
 			errs = append(errs, fmt.Errorf("remove interface %s: %w", attrs.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeRules removes flannel's rules of one packet filter. The tool may be missing.
-func removeRules(ctx context.Context, filter sdk.PacketFilter) error {
-	if filter == sdk.NFTables {
-		return removeTables(ctx)
-	}
-	// Not flannel's own CleanUp: that leaves the jumps, which keep the chains alive.
-	var errs []error
-	for _, family := range []iptables.Protocol{iptables.ProtocolIPv4, iptables.ProtocolIPv6} {
-		tool, err := iptables.New(iptables.IPFamily(family), iptables.Timeout(iptablesWait))
-		if err != nil {
-			continue
-		}
-		for _, at := range iptablesChains {
-			errs = append(errs, removeChain(tool, at.table, at.hook, at.chain))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeChain removes a chain and what jumps to it from hook.
-func removeChain(tool *iptables.IPTables, table, hook, chain string) error {
-	lines, err := tool.List(table, hook)
-	if err != nil {
-		return nil // no such table in this kernel
-	}
-	var errs []error
-	for i := len(lines) - 1; i > 0; i-- { // the first line is the chain's policy
-		if strings.HasSuffix(lines[i], "-j "+chain) {
-			errs = append(errs, tool.DeleteById(table, hook, i))
-		}
-	}
-	if exists, err := tool.ChainExists(table, chain); err == nil && exists {
-		errs = append(errs, tool.ClearAndDeleteChain(table, chain))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove iptables chain %s: %w", chain, err)
-	}
-	return nil
-}
-
-// removeTables removes flannel's nftables tables.
-func removeTables(ctx context.Context) error {
-	var errs []error
-	for table, family := range nftTables {
-		nft, err := knftables.New(knftables.Family(family), table)
-		if err != nil {
-			return nil // no nftables here: no rules either
-		}
-		tx := nft.NewTransaction()
-		tx.Add(&knftables.Table{}) // so that there is one to delete
-		tx.Delete(&knftables.Table{})
-		if err := nft.Run(ctx, tx); err != nil {
-			errs = append(errs, fmt.Errorf("remove nftables table %s: %w", table, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -182,9 +182,6 @@ func (f *filter) rules(ctx context.Context) ([]string, error) {
 	return rules, nil
 }
 
-// nftTables are the tables of flannel's nftables manager, with their families.
-var nftTables = map[string]string{"flannel-ipv4": "ip", "flannel-ipv6": "ip6"}
-
 // nftRules lists the tables of the plan's families. A missing table has no rules.
 func nftRules(ctx context.Context, p *plan) ([]string, error) {
 	var tables []string
@@ -196,7 +193,7 @@ func nftRules(ctx context.Context, p *plan) ([]string, error) {
 	}
 	var rules []string
 	for _, table := range tables {
-		out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", nftTables[table], table).Output()
+		out, err := exec.CommandContext(ctx, "nft", "--stateless", "list", "table", string(nftTables[table]), table).Output()
 		var failed *exec.ExitError
 		switch {
 		case errors.As(err, &failed) && strings.Contains(string(failed.Stderr), "No such file or directory"):
@@ -223,9 +220,16 @@ func (p *plan) iptablesFamilies() []iptables.Protocol {
 
 // iptablesChains are where flannel's iptables manager has its rules: chains of its own,
 // and a jump to each.
-var iptablesChains = []struct{ table, hook, chain string }{
-	{"nat", "POSTROUTING", "FLANNEL-POSTRTG"},
-	{"filter", "FORWARD", "FLANNEL-FWD"},
+var iptablesChains = []iptablesChain{
+	{"nat", []string{"POSTROUTING"}, "FLANNEL-POSTRTG"},
+	{"filter", []string{"FORWARD"}, "FLANNEL-FWD"},
+}
+
+// iptablesChain is a chain and the built-in ones that jump to it.
+type iptablesChain struct {
+	table string
+	hooks []string
+	chain string
 }
 
 // iptablesRules lists flannel's rules of one family. Missing chains have no rules.
@@ -236,7 +240,7 @@ func iptablesRules(family iptables.Protocol) ([]string, error) {
 	}
 	var rules []string
 	for _, at := range iptablesChains {
-		for _, chain := range []string{at.hook, at.chain} {
+		for _, chain := range append(slices.Clone(at.hooks), at.chain) {
 			lines, err := tool.List(at.table, chain)
 			var failed *iptables.Error
 			if errors.As(err, &failed) && failed.IsNotExist() {

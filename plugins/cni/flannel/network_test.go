@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,6 +88,12 @@ func TestRestartsDisturbNoTraffic(t *testing.T) {
 				t.Logf("%s: asked %d times", name, asked)
 				if asked == 0 || len(failed) > 0 {
 					t.Errorf("%s: asked %d times, failed: %v", name, asked, errors.Join(failed...))
+				}
+			}
+			if filter == sdk.IPTables {
+				// TCP sends again what gets lost; the counter of the policy forgets nothing.
+				if chain := one.output("iptables", "-v", "-L", "FORWARD"); !strings.Contains(chain, "(policy DROP 0 packets") {
+					t.Errorf("packets were dropped:\n%s", chain)
 				}
 			}
 			if after := fingerprint(one); after != before {
@@ -176,6 +184,76 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("not so after 10 s: %s", what)
 		}
 	}
+}
+
+// portmap and bandwidth of the conflist do their work with the node's packet filter.
+func TestHostPortsAndBandwidth(t *testing.T) {
+	for _, filter := range []sdk.PacketFilter{sdk.NFTables, sdk.IPTables} {
+		t.Run(string(filter), func(t *testing.T) {
+			l := newLAN(t)
+			l.api.put("node-2", "10.42.0.0/24")
+			h := l.newHost(2, filter, ``)
+			c := h.up()
+			p := h.newPodWith("web", map[string]any{
+				"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
+				"bandwidth":    map[string]any{"egressRate": 8_000_000, "egressBurst": 800_000},
+			})
+			other := h.newPod("other")
+			serveEcho(t, p.namespace, 80)
+			expectReach(t, "", "192.168.77.2:8080", "192.168.77.1")
+			seen := map[sdk.PacketFilter]string{sdk.NFTables: other.addresses[0], sdk.IPTables: "10.42.0.1"}
+			expectReach(t, other.namespace, "192.168.77.2:8080", seen[filter]) // portmap's iptables masquerade this
+			if qdiscs := h.output("tc", "qdisc"); !strings.Contains(qdiscs, "tbf") {
+				t.Errorf("no bandwidth limit:\n%s", qdiscs)
+			}
+			c.stop(t)
+			h.cleanup()
+			if rules := h.output("nft", "list", "ruleset"); !regexp.MustCompile("(?i)cni.hostport").MatchString(rules) {
+				t.Errorf("Cleanup took the host port of a pod away:\n%s", rules)
+			}
+			p.remove()
+			other.remove()
+			h.cleanup()
+			if rules := h.output("nft", "list", "ruleset"); regexp.MustCompile("(?i)cni.hostport|flannel").MatchString(rules) {
+				t.Errorf("left by Cleanup:\n%s", rules)
+			}
+		})
+	}
+}
+
+func TestKilledHalfWay(t *testing.T) {
+	for _, filter := range []sdk.PacketFilter{sdk.NFTables, sdk.IPTables} {
+		t.Run(string(filter), func(t *testing.T) {
+			l := newLAN(t)
+			l.api.put("node-2", "10.42.0.0/24")
+			h := l.newHost(2, filter, ``)
+			h.up().kill(t, syscall.SIGKILL)
+			before := fingerprint(h)
+			for delay := time.Duration(0); delay < 60*time.Millisecond; delay += 12 * time.Millisecond {
+				h.cleanup()
+				c := h.run()
+				time.Sleep(delay)
+				c.kill(t, syscall.SIGKILL)
+				h.up().kill(t, syscall.SIGKILL)
+				if after := fingerprint(h); normal(after) != normal(before) {
+					t.Fatalf("killed after %s; before:\n%s\nafter:\n%s", delay, before, after)
+				}
+				h.run().kill(t, syscall.SIGKILL)
+				h.cleanup()
+				if links := h.output("ip", "-o", "link"); strings.Contains(links, "cni0") || strings.Contains(links, "flannel") {
+					t.Fatalf("killed after %s; left by Cleanup:\n%s", delay, links)
+				}
+			}
+		})
+	}
+}
+
+// normal takes out what differs between two devices of the same make.
+func normal(fingerprint string) string {
+	same := regexp.MustCompile(`([0-9a-f]{2}:){5}[0-9a-f]{2}|(?m)^[0-9]+: `).ReplaceAllString(fingerprint, "")
+	lines := strings.Split(same, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 func TestNodesComeAndGo(t *testing.T) {

@@ -25,7 +25,11 @@ type pod struct {
 }
 
 // newPod adds a pod by the conflist that the component wrote.
-func (h *host) newPod(name string) *pod {
+func (h *host) newPod(name string) *pod { return h.newPodWith(name, nil) }
+
+// newPodWith adds a pod with the capability arguments that a runtime gives: host ports,
+// bandwidth.
+func (h *host) newPodWith(name string, arguments map[string]any) *pod {
 	t := h.t
 	t.Helper()
 	p := &pod{host: h}
@@ -35,7 +39,7 @@ func (h *host) newPod(name string) *pod {
 	list, err := libcni.ConfListFromFile(filepath.Join(h.facts.Paths.CNIConfDir, conflistName))
 	must(t, err)
 	cni := libcni.NewCNIConfigWithCacheDir([]string{h.facts.Paths.CNIBinDir}, filepath.Join(h.dir, "cache"), nil)
-	runtime := &libcni.RuntimeConf{ContainerID: h.name + "-" + name, NetNS: p.namespace, IfName: "eth0"}
+	runtime := &libcni.RuntimeConf{ContainerID: h.name + "-" + name, NetNS: p.namespace, IfName: "eth0", CapabilityArgs: arguments}
 	h.do(func() {
 		result, err := cni.AddNetworkList(context.Background(), list, runtime)
 		if err != nil {

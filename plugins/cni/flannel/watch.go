@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+	"sigs.k8s.io/knftables"
 )
 
 // resubscribeDelay keeps a socket that fails over and over (ENOBUFS under churn) from
@@ -96,7 +97,7 @@ const nfnlGroupNFTables = 7
 
 // watchTables tells, on a channel that holds one token, when something was deleted from
 // one of the nftables tables, or when it can't be sure. stop ends it and waits.
-func watchTables(ctx context.Context, tables map[string]string) (changes <-chan struct{}, stop func(), err error) {
+func watchTables(ctx context.Context, tables map[string]knftables.Family) (changes <-chan struct{}, stop func(), err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, nfnlGroupNFTables)
 	if err != nil {
 		return nil, nil, fmt.Errorf("subscribe to changes of nftables: %w", err)
@@ -127,7 +128,7 @@ func watchTables(ctx context.Context, tables map[string]string) (changes <-chan 
 
 // deletesFrom says whether a message of nfnetlink tells of a deleted table, chain or rule
 // in one of the tables.
-func deletesFrom(kind uint16, data []byte, tables map[string]string) bool {
+func deletesFrom(kind uint16, data []byte, tables map[string]knftables.Family) bool {
 	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES {
 		return false
 	}
