@@ -13,6 +13,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k3m-io/k3m/components"
@@ -198,6 +200,9 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresNode)
+	if err := labelServer(ctx, client, s.plan.cfg.NodeName); err != nil && ctx.Err() == nil {
+		return err
+	}
 	if !happened(ctx, s.agent.NodeReady()) {
 		return nil
 	}
@@ -205,6 +210,16 @@ func (s *server) boot(ctx context.Context) error {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	s.greet()
 	<-ctx.Done()
+	return nil
+}
+
+// labelServer gives the node the role that `kubectl get nodes` shows: a kubelet may not
+// give itself one.
+func labelServer(ctx context.Context, client kubernetes.Interface, node string) error {
+	patch := []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"true"}}}`)
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("label node %s: %w", node, err)
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/k3m-io/k3m/cmd/internal/bundle"
 	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/supervisor/wire"
@@ -64,6 +65,9 @@ func newPlan(cfg *config.Config) (*plan, error) {
 		controlplane.KubeProxy:         config.Texts(cfg.KubeProxyArgs),
 	}
 	if err := p.args.Validate(); err != nil {
+		return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
+	}
+	if err := agent.CheckArgs(p.args[controlplane.Kubelet], p.args[controlplane.KubeProxy]); err != nil {
 		return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
 	}
 	return p, nil

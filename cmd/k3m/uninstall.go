@@ -178,7 +178,11 @@ func removeKubeconfig(dataDir, path string) error {
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(ours, found) {
 		return nil
 	}
-	return errors.Join(err, os.Remove(path))
+	if err := errors.Join(err, os.Remove(path)); err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(path)) // k3m made the folder, unless something else is in it
+	return nil
 }
 
 // removeMade removes names from dir, and dir if nothing else is in it.
