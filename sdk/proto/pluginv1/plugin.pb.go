@@ -125,12 +125,14 @@ type Info struct {
 	Privileges *Privileges `protobuf:"bytes,8,opt,name=privileges,proto3" json:"privileges,omitempty"`
 	Limits     *Limits     `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
 	Images     []string    `protobuf:"bytes,10,rep,name=images,proto3" json:"images,omitempty"`
-	// config_schema is a JSON Schema (draft 2020-12) of the configuration block, or
-	// empty when the component takes none.
+	// config_schema is a JSON Schema (draft 2020-12, the keywords that sdk.CheckConfig
+	// names) of the configuration block, or empty when the component takes none.
 	ConfigSchema []byte     `protobuf:"bytes,11,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
 	Commands     []*Command `protobuf:"bytes,12,rep,name=commands,proto3" json:"commands,omitempty"`
-	// abilities are the optional calls that the plugin serves: "validate-config",
-	// "cleanup". A host treats a missing one as absent, never as an error.
+	// abilities are the optional calls that the plugin serves, "validate-config" and
+	// "cleanup", and "command" for the sub-commands, which are no call: the executable
+	// is started for each. A host treats a missing one as absent, never as an error, and
+	// passes over those that it does not know.
 	Abilities []string `protobuf:"bytes,13,rep,name=abilities,proto3" json:"abilities,omitempty"`
 	// api_minor counts the additions to protocol version 1 that the plugin knows.
 	ApiMinor      uint32 `protobuf:"varint,14,opt,name=api_minor,json=apiMinor,proto3" json:"api_minor,omitempty"`

@@ -50,7 +50,8 @@ type PluginClient interface {
 	// gone), the plugin stops by itself.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Report], error)
 	// Stop asks Run to end. It returns when Run has ended or the request's deadline
-	// has passed, whichever is first. The host ends the process afterwards.
+	// has passed, whichever is first. A Run that was not called yet is refused from then
+	// on. The host ends the process afterwards.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Cleanup removes from the host all that Run may have left there. It is called in
 	// a process in which Run was not called. Served if Info.abilities holds "cleanup".
@@ -140,7 +141,8 @@ type PluginServer interface {
 	// gone), the plugin stops by itself.
 	Run(*RunRequest, grpc.ServerStreamingServer[Report]) error
 	// Stop asks Run to end. It returns when Run has ended or the request's deadline
-	// has passed, whichever is first. The host ends the process afterwards.
+	// has passed, whichever is first. A Run that was not called yet is refused from then
+	// on. The host ends the process afterwards.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Cleanup removes from the host all that Run may have left there. It is called in
 	// a process in which Run was not called. Served if Info.abilities holds "cleanup".
