@@ -45,6 +45,9 @@ type sweep struct {
 // run does every step, whatever became of those before it, and returns all errors.
 // Nothing to remove is no error.
 func (s sweep) run(ctx context.Context) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
 	return errors.Join(
 		s.deleteContainers(ctx),
 		s.killShims(ctx),
@@ -158,16 +161,9 @@ func killAndWait(ctx context.Context, pid int) error {
 func (s sweep) unmount() error {
 	var errs []error
 	for _, dir := range []string{s.state, s.root} {
-		real, err := filepath.EvalSymlinks(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		mounts, err := mountsBelow(dir)
 		if err != nil {
-			return fmt.Errorf("find mounts: %w", err)
-		}
-		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
-		if err != nil {
-			return fmt.Errorf("find mounts: %w", err)
+			return err
 		}
 		for _, m := range slices.Backward(mounts) { // the latest is on top
 			if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
@@ -178,18 +174,36 @@ func (s sweep) unmount() error {
 	return errors.Join(errs...)
 }
 
+// mountsBelow lists the mounts at and below dir, in the order in which they were made.
+func mountsBelow(dir string) ([]*mountinfo.Info, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var mounts []*mountinfo.Info
+	if err == nil {
+		mounts, err = mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find mounts below %s: %w", dir, err)
+	}
+	return mounts, nil
+}
+
 // removeDirectories removes the node's directories, but not through a mount that could
 // not be taken down.
 func (s sweep) removeDirectories() error {
 	var errs []error
 	for _, dir := range []string{s.state, s.shimSockets, s.root} {
-		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir)); err != nil || len(mounts) > 0 {
-			errs = append(errs, fmt.Errorf("remove %s: something is still mounted in it", dir))
-			continue
+		mounts, err := mountsBelow(dir)
+		switch {
+		case err != nil:
+		case len(mounts) > 0:
+			err = fmt.Errorf("remove %s: %s is still mounted", dir, mounts[0].Mountpoint)
+		default:
+			err = os.RemoveAll(dir)
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			errs = append(errs, fmt.Errorf("remove this node's containers: %w", err))
-		}
+		errs = append(errs, err)
 	}
 	if filepath.Dir(s.shimSockets) == shimSocketsElsewhere {
 		_ = os.Remove(shimSocketsElsewhere) // unless it is another node's too

@@ -10,7 +10,7 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestContainersOutliveTheProcess runs a pod, and ends containerd under it in both ways.
+// TestContainersOutliveTheProcess runs a pod, and ends containerd under it in each way.
 func TestContainersOutliveTheProcess(t *testing.T) {
 	n := newNode(t)
 	n.start()
@@ -46,6 +46,7 @@ func TestContainersOutliveTheProcess(t *testing.T) {
 	}{
 		{"stopped", func() { t.Logf("stopped in %v", n.stop()) }},
 		{"killed", n.kill},
+		{"upgraded, its old executables removed", func() { n.stop(); n.upgrade() }},
 	} {
 		t.Run(end.name, func(t *testing.T) {
 			end.how()
@@ -65,7 +66,14 @@ func TestContainersOutliveTheProcess(t *testing.T) {
 	if imports := strings.Count(n.log.String(), "imported an image archive"); imports != 1 {
 		t.Errorf("the archive was imported %d times", imports)
 	}
+	other, otherContainer := n.runPod("after-all-that")
+	if out := n.exec(otherContainer, "/bin/echo", "new"); out != "new\n" {
+		t.Errorf("exec in a new pod wrote %q", out)
+	}
 	pods, _ = n.cri()
+	if _, err := pods.StopPodSandbox(context.Background(), &runtime.StopPodSandboxRequest{PodSandboxId: other}); err != nil {
+		t.Error(err)
+	}
 	if _, err := pods.StopPodSandbox(context.Background(), &runtime.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil {
 		t.Error(err)
 	}
@@ -95,4 +103,15 @@ func (n *node) containerPID(t *testing.T, id string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(raw))
+}
+
+// upgrade gives the node its executables in another directory, as another version of the
+// distribution does.
+func (n *node) upgrade() {
+	n.t.Helper()
+	next := filepath.Join(n.t.TempDir(), "bin")
+	if err := os.Rename(n.facts.Paths.BinDir, next); err != nil {
+		n.t.Fatal(err)
+	}
+	n.facts.Paths.BinDir = next
 }

@@ -86,9 +86,3 @@ func TestCommands(t *testing.T) {
 		})
 	}
 }
-
-// buildPlugin builds the executable with the flags of the test's own build.
-func buildPlugin(t *testing.T) string {
-	t.Helper()
-	return plugintest.Build(t, "testdata/plugin", "-trimpath", "-tags", "netgo,osusergo,seccomp")
-}

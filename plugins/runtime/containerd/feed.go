@@ -33,17 +33,20 @@ type feed struct {
 
 // run blocks until ctx ends. The directory is made when it is missing, also later. A
 // broken archive is logged and does not stop the others; it is tried again when it
-// changes and when the feed begins anew.
-func (f feed) run(ctx context.Context) error {
-	for {
+// changes and when the feed begins anew. What stops the feed is logged too: containers
+// go on without it.
+func (f feed) run(ctx context.Context) {
+	for ctx.Err() == nil {
 		err := f.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, errDirectoryGone):
+			f.log.Warn("the directory of image archives was removed; making it again", "directory", f.dir)
+		default:
+			f.log.Error("watch for image archives; what arrives now is imported at the next start, or by k3m image import",
+				"directory", f.dir, "error", err)
+			<-ctx.Done()
 		}
-		if !errors.Is(err, errDirectoryGone) {
-			return fmt.Errorf("follow %s: %w", f.dir, err)
-		}
-		f.log.Warn("the directory of image archives was removed; making it again", "directory", f.dir)
 	}
 }
 
@@ -54,7 +57,7 @@ func (f feed) follow(ctx context.Context) error {
 	}
 	w, err := newWatch(f.dir) // before the scan, so that nothing falls between
 	if err != nil {
-		return err
+		return errors.Join(err, f.scan(ctx))
 	}
 	arrivals := make(chan arrival)
 	g, ctx := errgroup.WithContext(ctx)

@@ -68,6 +68,9 @@ func commandLayout(paths sdk.CommandPaths) layout {
 func (l layout) endpoint() string { return "unix://" + l.socket }
 
 func (l layout) validate() error {
+	if !filepath.IsAbs(l.root) || !filepath.IsAbs(l.state) {
+		return fmt.Errorf("the directories %s and %s are not absolute", l.root, l.state)
+	}
 	if len(l.ttrpc) > maxSocketPath {
 		return fmt.Errorf("the socket %s is %d bytes longer than the kernel allows: choose a shorter --run-dir",
 			l.ttrpc, len(l.ttrpc)-maxSocketPath)

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -27,7 +30,37 @@ func TestMain(m *testing.M) {
 	if raw := os.Getenv(nodeVariable); raw != "" {
 		os.Exit(beNode(raw))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if pluginDir != "" {
+		os.RemoveAll(pluginDir)
+	}
+	os.Exit(code)
+}
+
+// pluginDir holds the plugin's executable, built once for all tests.
+var pluginDir string
+
+var buildPluginOnce = sync.OnceValues(func() (string, error) {
+	var err error
+	if pluginDir, err = os.MkdirTemp("", "k3m-plugin-"); err != nil {
+		return "", err
+	}
+	executable := filepath.Join(pluginDir, "plugin")
+	out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo,seccomp",
+		"-o", executable, "./testdata/plugin").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return executable, nil
+})
+
+func buildPlugin(t *testing.T) string {
+	t.Helper()
+	executable, err := buildPluginOnce()
+	if err != nil {
+		t.Fatal("build the plugin:", err)
+	}
+	return executable
 }
 
 // beNode serves until SIGTERM; it writes one line to standard output when it is ready.

@@ -73,7 +73,7 @@ func newNode(t *testing.T) *node {
 		CgroupParent: parent,
 		PauseImage:   testPause,
 		Paths: sdk.Paths{
-			BinDir:           testExecutables(t),
+			BinDir:           filepath.Join(dir, "bin"),
 			CNIBinDir:        filepath.Join(dir, "data/agent/cni/bin"),
 			CarriedCNIDir:    filepath.Join(dir, "cni"),
 			CNIConfDir:       filepath.Join(dir, "data/agent/etc/cni/net.d"),
@@ -88,6 +88,9 @@ func newNode(t *testing.T) *node {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.CopyFS(n.facts.Paths.BinDir, os.DirFS(testExecutables(t))); err != nil {
+		t.Fatal(err)
 	}
 	writeImage(t, filepath.Join(n.facts.Paths.CarriedImagesDir, "pause.tar"), pauseImage(t))
 	t.Cleanup(func() {

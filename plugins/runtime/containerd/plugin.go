@@ -80,7 +80,8 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	if err != nil {
 		logger.Warn("importing all image archives again", "error", err)
 	}
-	return feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx)
+	feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx)
+	return nil
 }
 
 // prepare finds out what the host can do and makes what must be there before containerd

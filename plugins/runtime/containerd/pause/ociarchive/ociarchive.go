@@ -9,8 +9,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"path"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -121,24 +122,17 @@ func layerTar(img Image) ([]byte, error) {
 			return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777})
 		}
 	}
-	paths := make([]string, 0, len(entries))
-	for p := range entries {
+	for _, p := range slices.Collect(maps.Keys(entries)) {
 		if !path.IsAbs(p) || path.Clean(p) != p {
 			return nil, fmt.Errorf("file %q: the path must be absolute and clean", p)
 		}
-		paths = append(paths, p)
 		for dir := path.Dir(p); dir != "/"; dir = path.Dir(dir) {
-			if _, seen := entries[dir]; seen {
-				break
-			}
-			paths = append(paths, dir)
 			entries[dir] = func(name string) error {
 				return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
 			}
 		}
 	}
-	sort.Strings(paths)
-	for _, p := range paths {
+	for _, p := range slices.Sorted(maps.Keys(entries)) {
 		if err := entries[p](strings.TrimPrefix(p, "/")); err != nil {
 			return nil, err
 		}
