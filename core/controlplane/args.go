@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/featuregate"
 )
 
 // Names of the components that take arguments; kubelet and kube-proxy run in package agent.
@@ -48,8 +50,15 @@ var reserved = map[string]map[string]string{
 // contradict each other. It touches nothing outside of the process, and is for the
 // configuration to call. Of kubelet and kube-proxy it looks at shared flags only.
 func (a Args) Validate() error {
-	if _, err := a.shared(); err != nil {
+	gates, err := a.FeatureGates()
+	if err != nil {
 		return err
+	}
+	known := utilfeature.DefaultMutableFeatureGate.GetAll()
+	for gate := range gates {
+		if _, ok := known[featuregate.Feature(gate)]; !ok {
+			return fmt.Errorf("use feature-gates=%s: Kubernetes has no feature gate of that name", gate)
+		}
 	}
 	for _, component := range []string{APIServer, ControllerManager, Scheduler} {
 		fs, err := newFlagSet(component)

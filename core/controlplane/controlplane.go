@@ -16,7 +16,6 @@ import (
 
 	"github.com/k3m-io/k3m/core/datastore"
 	"github.com/k3m-io/k3m/core/supervisor"
-	"github.com/k3m-io/k3m/core/supervisor/token"
 )
 
 // How long stopping may take: the controllers are asked first, then the API server; the sum is
@@ -35,24 +34,29 @@ const readyInterval = 10 * time.Millisecond
 
 // ControlPlane is a control plane. Make it with New, run it once with Run.
 type ControlPlane struct {
-	opts  Options
-	ready chan struct{}
+	opts     Options
+	joinable chan struct{}
+	ready    chan struct{}
 
 	mu    sync.Mutex
 	port  int
-	token string
 	admin *rest.Config
 }
 
 // New returns a control plane that does nothing yet.
 func New(opts Options) *ControlPlane {
-	return &ControlPlane{opts: opts, ready: make(chan struct{})}
+	return &ControlPlane{opts: opts, joinable: make(chan struct{}), ready: make(chan struct{})}
 }
+
+// Joinable is closed when the port is open and the token and the authorities are in their
+// files. A node that joins now waits in the handshake until the supervisor answers, a little
+// before APIReady.
+func (c *ControlPlane) Joinable() <-chan struct{} { return c.joinable }
 
 // APIReady is closed when the API server's /readyz is good for the first time.
 func (c *ControlPlane) APIReady() <-chan struct{} { return c.ready }
 
-// Port is the API's, known once APIReady is closed.
+// Port is the API's, known once Joinable is closed.
 func (c *ControlPlane) Port() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,6 +68,9 @@ func (c *ControlPlane) Port() int {
 func (c *ControlPlane) AdminConfig() *rest.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.admin == nil {
+		return nil
+	}
 	return rest.CopyConfig(c.admin)
 }
 
@@ -87,6 +94,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	close(c.joinable)
 	klog.V(1).InfoS("datastore and certificates ready", "after", since(start))
 
 	// The API server outlives ctx: see stop.
@@ -114,11 +122,11 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		}
 	}()
 
-	if c.waitReady(runCtx, api) {
+	if c.waitReady(runCtx, api, apiDone) {
 		c.mu.Lock()
 		c.admin = rest.CopyConfig(api.loopback)
 		c.mu.Unlock()
-		klog.InfoS("api ready", "after", since(start), "port", c.port)
+		klog.InfoS("api ready", "after", since(start), "port", c.Port())
 		close(c.ready)
 		c.runControllers(runCtx, cancel, creds)
 	}
@@ -130,35 +138,37 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 // also with an error.
 func (c *ControlPlane) prepare(ctx context.Context, listener net.Listener) (*credentials, *datastore.Store, error) {
 	port := listener.Addr().(*net.TCPAddr).Port
+	c.mu.Lock()
 	c.port = port
+	c.mu.Unlock()
 	database := DatabaseFile(c.opts.DataDir)
 	exists, err := datastore.Exists(database)
 	if err != nil {
 		return nil, nil, err
 	}
-	// Keys first when there is no cluster: a datastore without keys could not be started again.
-	var f *credentials
-	var store *datastore.Store
-	g := errgroup.Group{}
-	g.Go(func() (err error) {
-		if f, err = c.prepareFiles(port, exists); err != nil {
-			return err
-		}
-		c.token, err = token.Ensure(TokenFile(c.opts.DataDir), c.opts.Token, f.pki.Server.PEM)
+	var creds *credentials
+	keys := func() (err error) {
+		creds, err = c.prepareFiles(port, exists)
 		return err
-	})
-	openStore := func() (err error) {
+	}
+	var store *datastore.Store
+	open := func() (err error) {
 		store, err = datastore.Open(ctx, datastore.Options{File: database, Socket: c.opts.socket()})
 		return err
 	}
-	if exists {
-		g.Go(openStore)
-		return f, store, g.Wait()
+	if !exists {
+		// Keys first: a datastore without keys could not be started again.
+		if err := keys(); err != nil {
+			return nil, nil, err
+		}
+		err := open()
+		return creds, store, err
 	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	return f, store, openStore()
+	var g errgroup.Group
+	g.Go(keys)
+	g.Go(open)
+	err = g.Wait()
+	return creds, store, err
 }
 
 // supervise mounts the supervisor in front of the API.
@@ -166,7 +176,7 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 	return func(api http.Handler, loopback *rest.Config) (http.Handler, error) {
 		s, err := supervisor.New(supervisor.Options{
 			PKI:       creds.pki,
-			Token:     c.token,
+			Token:     creds.token,
 			Client:    loopback,
 			Component: c.opts.Component,
 			Cluster:   c.clusterFacts(),
@@ -178,17 +188,20 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 	}
 }
 
-// waitReady waits until /readyz is good and says whether it is.
-func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer) bool {
-	boot, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(bootGrace, cancel) })()
+// waitReady waits until /readyz is good and says whether it is. When ctx ends first it goes on
+// for bootGrace.
+func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer, apiDone <-chan struct{}) bool {
 	ticker := time.NewTicker(readyInterval)
 	defer ticker.Stop()
+	stopping, grace := ctx.Done(), (<-chan time.Time)(nil)
 	for !api.isReady() {
 		select {
 		case <-ticker.C:
-		case <-boot.Done():
+		case <-stopping:
+			stopping, grace = nil, time.After(bootGrace)
+		case <-grace:
+			return false
+		case <-apiDone:
 			return false
 		}
 	}

@@ -1,13 +1,13 @@
 package controlplane
 
 import (
-	"fmt"
 	"net/netip"
 	"path/filepath"
 
 	"k8s.io/klog/v2"
 
 	"github.com/k3m-io/k3m/core/pki"
+	"github.com/k3m-io/k3m/core/supervisor/token"
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
@@ -24,6 +24,9 @@ const (
 
 // credentials are the certificates and kubeconfigs that the components read.
 type credentials struct {
+	// token is the secret of the token that nodes join with.
+	token string
+
 	pki           *pki.PKI
 	apiServing    pki.Pair
 	localServing  pki.Pair // controller-manager and scheduler, on loopback
@@ -68,7 +71,10 @@ func (c *ControlPlane) prepareFiles(port int, clusterExists bool) (*credentials,
 		*l.into = pair
 	}
 
-	server := fmt.Sprintf("https://127.0.0.1:%d", port)
+	if f.token, err = token.Ensure(TokenFile(c.opts.DataDir), c.opts.Token, f.pki.Server.PEM); err != nil {
+		return nil, err
+	}
+	server := "https://" + netip.AddrPortFrom(c.localAddress(), uint16(port)).String()
 	mode := c.opts.KubeconfigMode
 	if mode == 0 {
 		mode = defaultKubeconfigMode
@@ -94,6 +100,14 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
+// localAddress is where this machine reaches the API.
+func (c *ControlPlane) localAddress() netip.Addr {
+	if bind := c.opts.BindAddress; bind.IsValid() && !bind.IsUnspecified() {
+		return bind
+	}
+	return loopback4
+}
+
 // apiNames are what the API is called: by pods, on this machine, and by whatever the user adds.
 func (c *ControlPlane) apiNames() pki.SANs {
 	o := c.opts
@@ -102,7 +116,7 @@ func (c *ControlPlane) apiNames() pki.SANs {
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + o.ClusterDomain,
 			"localhost",
 		},
-		IPs: append([]netip.Addr{loopback4, loopback6}, o.NodeIPs...),
+		IPs: append([]netip.Addr{loopback4, loopback6, c.localAddress()}, o.NodeIPs...),
 	}
 	if o.NodeName != "" {
 		names.DNSNames = append(names.DNSNames, o.NodeName)

@@ -16,6 +16,9 @@ func (s *Supervisor) component(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.queue(r.Context()); err != nil {
+		return nil, err
+	}
 	var req wire.ComponentRequest
 	if err := decode(r.Body, &req); err != nil {
 		return nil, err

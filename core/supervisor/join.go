@@ -36,6 +36,9 @@ func (s *Supervisor) join(r *http.Request) (any, error) {
 	if err := s.authorize(r); err != nil {
 		return nil, err
 	}
+	if err := s.queue(r.Context()); err != nil {
+		return nil, err
+	}
 	var req wire.JoinRequest
 	if err := decode(r.Body, &req); err != nil {
 		return nil, err

@@ -23,15 +23,16 @@ import (
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
-// Limits on strangers. Requests above the rate are told to come again.
+// Limits on what others can make the server do.
 const (
 	// requestTimeout bounds a request, with the wait for an API server that is starting. It
 	// is shorter than the agents' own 15 s, so that they read the reason.
 	requestTimeout = 12 * time.Second
-	// A hundred nodes that come back after a power cut are through in five seconds.
+	// Who may join waits for its turn: a hundred nodes that come back after a power cut
+	// are through in five seconds. Strangers don't get in the queue.
 	requestsPerSecond = 20
 	requestBurst      = 40
-	// Wrong tokens are rarer, and each is a guess.
+	// Wrong tokens are rare, and each is a guess.
 	guessesPerSecond = 1
 	guessBurst       = 20
 )
@@ -107,10 +108,6 @@ func (s *Supervisor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			writeError(w, refuse(http.StatusInternalServerError, "the server failed on this request; its log says how"))
 		}
 	}()
-	if !s.requests.Allow() {
-		writeError(w, refuse(http.StatusTooManyRequests, "the server has too many requests of nodes; try again"))
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	r.Body = http.MaxBytesReader(w, r.Body, wire.MaxBody)
@@ -135,6 +132,14 @@ func (s *Supervisor) authorize(r *http.Request) error {
 		return refuse(http.StatusTooManyRequests, "the server has seen too many wrong tokens; try again later")
 	}
 	return refuse(http.StatusUnauthorized, "the token is not this cluster's: copy it from <data-dir>/server/node-token of a server")
+}
+
+// queue makes a request that is allowed wait for its turn.
+func (s *Supervisor) queue(ctx context.Context) error {
+	if err := s.requests.Wait(ctx); err != nil {
+		return refuse(http.StatusTooManyRequests, "the server has too many requests of nodes; try again")
+	}
+	return nil
 }
 
 // refusal is an answer that is not 2xx.
