@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -133,15 +134,19 @@ func (s *scene) get(client *http.Client, url string) string {
 // eventually tries until there is no error, and gives the last one when ctx ends. It is
 // for what has no event to wait for.
 func eventually[T any](ctx context.Context, try func(context.Context) (T, error)) (T, error) {
+	var last error
 	for {
 		v, err := try(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			return v, nil
+		case ctx.Err() == nil || last == nil:
+			last = err // not that of a try that the end of ctx cut short
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return v, err
+			return v, fmt.Errorf("%w: %w", context.Cause(ctx), last)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -34,7 +35,8 @@ func (h *Host) Command(ctx context.Context, path string, args ...string) *Cmd {
 // K3m is dist/k3m with a sub-command, pointed at the host's node by its environment.
 func (h *Host) K3m(ctx context.Context, args ...string) *Cmd {
 	cmd := h.Command(ctx, h.lab.Dist, args...)
-	cmd.Env = append(cmd.Env, "K3M_DATA_DIR="+h.DataDir, "K3M_RUN_DIR="+h.RunDir)
+	cmd.Env = append(cmd.Env, "K3M_DATA_DIR="+h.DataDir, "K3M_RUN_DIR="+h.RunDir,
+		"KUBECACHEDIR="+filepath.Join(h.Dir, "kubecache"))
 	return cmd
 }
 

@@ -3,7 +3,6 @@ package harness
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,18 +54,13 @@ func (h *Host) LinkBundle() error {
 // Start starts dist/k3m with a node's sub-command and the host's paths.
 func (h *Host) Start(tb TB, args ...string) *Node {
 	tb.Helper()
-	if _, err := os.Stat(h.ConfigFile); errors.Is(err, os.ErrNotExist) {
-		if err := os.WriteFile(h.ConfigFile, []byte("# made by the test harness\n"), 0o600); err != nil {
-			tb.Fatalf("%v", err)
-		}
-	}
 	h.starts++
 	n := &Node{Host: h, Name: h.Name, log: filepath.Join(h.Dir, "k3m.log")}
 	n.args = append(args[:1:1], append(h.Flags(), args[1:]...)...)
 	n.Restart(tb)
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Logf("the end of the log of %s:\n%s", n.Name, tail(n.Logs(), 60))
+			tb.Logf("the end of the log of %s:\n%s", n.Name, tail(n.Logs(), 20))
 		}
 		if n.Running() {
 			n.Stop(tb)
@@ -190,6 +184,8 @@ type Component struct {
 	Reason  string `json:"reason"`
 	LastErr string `json:"lastError"`
 	UID     int    `json:"uid"`
+	// Restarts counts the processes after the first.
+	Restarts int `json:"restarts"`
 
 	Capabilities []string `json:"capabilities"`
 }

@@ -60,6 +60,9 @@ func (h *Host) Snapshot() (Snapshot, error) {
 		return nil, err
 	}
 	for _, r := range routes {
+		if r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() { // the kernel's own, some time after a link is up
+			continue
+		}
 		add("route", r.String())
 	}
 	add("packet filter", h.rules()...)
@@ -83,17 +86,22 @@ func (s Snapshot) Minus(other Snapshot) Snapshot {
 	return diff
 }
 
+// Changes is what is on the host now and was not there when it was made.
+func (h *Host) Changes() (Snapshot, error) {
+	now, err := h.Snapshot()
+	return now.Minus(h.baseline), err
+}
+
 // Leftovers is what is on the host now and was not there before k3m was started. The
 // kernel takes a moment to let go of interfaces and cgroups, so it looks again for some
 // seconds as long as there is something.
 func (h *Host) Leftovers() Snapshot {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		now, err := h.Snapshot()
+		left, err := h.Changes()
 		if err != nil {
 			return Snapshot{err.Error()}
 		}
-		left := now.Minus(h.baseline)
 		if len(left) == 0 || time.Now().After(deadline) {
 			return left
 		}
@@ -222,23 +230,30 @@ func (h *Host) rules() []string {
 }
 
 // files are the files that were written to the host's layers, to /run, and to the
-// node's own paths.
+// node's own paths. A folder that the machine has too says nothing: it is copied into
+// the layer when a file in it comes and goes. /run/mount belongs to mount(8).
 func (h *Host) files() []string {
 	var files []string
-	for _, top := range []string{h.Layer(), h.Path("/run"), h.DataDir, h.RunDir, h.Kubeconfig} {
+	walk := func(top string, name func(string) string, deep bool) {
 		filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
-			if err != nil {
+			if err != nil || path == top && deep {
 				return nil
 			}
-			if path == top && (top == h.Layer() || e.Name() == "run" && top != h.RunDir) {
+			inside := name(path)
+			if st, err := os.Stat(inside); deep && e.IsDir() && (err == nil && st.IsDir() || inside == "/run/mount") {
 				return nil
 			}
-			files = append(files, strings.TrimPrefix(strings.TrimPrefix(path, h.Layer()), h.proc("root")))
-			if top == h.DataDir || top == h.RunDir {
+			files = append(files, inside)
+			if e.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
 		})
+	}
+	walk(h.Layer(), func(path string) string { return strings.TrimPrefix(path, h.Layer()) }, true)
+	walk(h.Path("/run"), func(path string) string { return strings.TrimPrefix(path, h.proc("root")) }, true)
+	for _, top := range []string{h.DataDir, h.RunDir, h.Kubeconfig} {
+		walk(top, func(path string) string { return path }, false)
 	}
 	return files
 }
