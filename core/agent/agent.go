@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,6 +25,8 @@ type Agent struct {
 	registered chan struct{}
 	ready      chan struct{}
 
+	clock func() time.Time // when certificates are renewed; time.Now but in tests
+
 	mu sync.Mutex
 	id *identity // set before joined is closed
 }
@@ -39,6 +42,7 @@ func New(opts Options) (*Agent, error) {
 		joined:     make(chan struct{}),
 		registered: make(chan struct{}),
 		ready:      make(chan struct{}),
+		clock:      time.Now,
 	}, nil
 }
 
@@ -54,12 +58,23 @@ func (a *Agent) NodeReady() <-chan struct{} { return a.ready }
 
 // Cluster is what every node of the cluster agrees on. It is empty before Joined.
 func (a *Agent) Cluster() wire.ClusterFacts {
+	if id := a.identity(); id != nil {
+		return id.cluster
+	}
+	return wire.ClusterFacts{}
+}
+
+// identity is nil before Joined.
+func (a *Agent) identity() *identity {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.id == nil {
-		return wire.ClusterFacts{}
-	}
-	return a.id.cluster
+	return a.id
+}
+
+func (a *Agent) setIdentity(id *identity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.id = id
 }
 
 // Run joins the cluster and runs the node until ctx ends (nil) or a part of it fails (an error
@@ -75,11 +90,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("join the cluster: %w", err)
 		}
-		a.mu.Lock()
-		a.id = id
-		a.mu.Unlock()
+		a.setIdentity(id)
 		close(a.joined)
-		return nil
+		return a.renew(gctx)
 	})
 	g.Go(func() error { return part("kubelet", a.runKubelet(gctx, host)) })
 	g.Go(func() error { return part("kube-proxy", a.runProxy(gctx, host)) })

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	deviceplugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	iptablesproxy "k8s.io/kubernetes/pkg/proxy/iptables"
 	nftablesproxy "k8s.io/kubernetes/pkg/proxy/nftables"
 	"k8s.io/kubernetes/pkg/util/iptables"
@@ -22,26 +26,23 @@ import (
 // pods have stopped: a cgroup with a process in it stays, and is part of the error. It goes on
 // after a failure, and may be called again.
 func Cleanup(ctx context.Context, opts Options) error {
-	var errs []error
-	if err := removeProxyRules(ctx); err != nil {
-		errs = append(errs, err)
-	}
-	if err := removeKubeletChains(); err != nil {
-		errs = append(errs, err)
-	}
-	if err := unmountBelow(opts.path("kubelet")); err != nil {
-		errs = append(errs, err)
-	}
 	root := path.Clean("/" + opts.CgroupRoot)
-	for _, name := range []string{"kubepods", "kubepods.slice"} {
-		if err := removeCgroups(path.Join(root, name)); err != nil {
-			errs = append(errs, err)
-		}
+	cgroups := []string{path.Join(root, "kubepods"), path.Join(root, "kubepods.slice")}
+	if root != "/" {
+		cgroups = append(cgroups, root, root+".slice") // the second is what the systemd driver makes of it
 	}
-	if root != "/" && len(errs) == 0 {
-		if err := removeCgroups(root); err != nil {
-			errs = append(errs, err)
-		}
+	var errs []error
+	for _, err := range []error{
+		removeProxyRules(ctx),
+		removeKubeletChains(),
+		unmountBelow(opts.path("kubelet")),
+		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir),
+		removeDevicePlugins(),
+	} {
+		errs = append(errs, err)
+	}
+	for _, name := range cgroups {
+		errs = append(errs, removeCgroups(name))
 	}
 	return errors.Join(errs...)
 }
@@ -111,4 +112,61 @@ func unmountBelow(dir string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// containerLogsDir holds links to the logs of containers; its place is fixed in the kubelet.
+const containerLogsDir = "/var/log/containers"
+
+// removePodLogs removes the logs of the pods that the kubelet still knew, and the links to them. In
+// directories that are shared with others, only what is ours and then what is empty.
+func removePodLogs(pods, logs, links string) error {
+	known, err := os.ReadDir(pods)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove logs of pods: %w", err)
+	}
+	var errs []error
+	for _, pod := range known {
+		dirs, err := filepath.Glob(filepath.Join(logs, "*_"+pod.Name())) // <namespace>_<name>_<uid>
+		errs = append(errs, err)
+		for _, dir := range dirs {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	entries, err := os.ReadDir(links)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		link := filepath.Join(links, e.Name())
+		target, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(target, logs+"/") {
+			continue
+		}
+		if _, err := os.Stat(target); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, os.Remove(link))
+		}
+	}
+	_ = os.Remove(links) // unless something is left in it
+	_ = os.Remove(logs)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove logs of pods: %w", err)
+	}
+	return nil
+}
+
+// removeDevicePlugins removes the kubelet's end of the device plugins' socket, whose place is
+// fixed (/var/lib/kubelet), unless another kubelet of the host uses it.
+func removeDevicePlugins() error {
+	if conn, err := net.Dial("unix", deviceplugin.KubeletSocket); err == nil {
+		return conn.Close()
+	}
+	dir := filepath.Clean(deviceplugin.DevicePluginPath)
+	for _, name := range []string{deviceplugin.KubeletSocket, filepath.Join(dir, "kubelet_internal_checkpoint"), filepath.Join(dir, "DEPRECATION")} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the kubelet's socket for device plugins: %w", err)
+		}
+	}
+	_ = os.Remove(dir) // unless something is left in it
+	_ = os.Remove(filepath.Dir(dir))
+	return nil
 }

@@ -35,9 +35,7 @@ func (a *Agent) componentKubeconfig(ctx context.Context, id string, uid int) (st
 	if err := wait(ctx, a.joined); err != nil {
 		return "", err
 	}
-	a.mu.Lock()
-	node := a.id
-	a.mu.Unlock()
+	node := a.identity()
 	csr, key, err := pki.NewRequest()
 	if err != nil {
 		return "", err

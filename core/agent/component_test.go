@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
 func quote(pem []byte) string { return `"` + strings.ReplaceAll(string(pem), "\n", `\n`) + `"` }
@@ -102,5 +105,44 @@ func TestRunNamesThePartThatFails(t *testing.T) {
 				t.Errorf("Run: %v; want %s", err, c.want)
 			}
 		})
+	}
+}
+
+func TestCertificatesAreRenewed(t *testing.T) {
+	s := newSupervisor(t)
+	o := s.options(t)
+	a := newTestAgent(t, o)
+	id, err := a.join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := id.kubelet.Leaf.NotAfter.Sub(renewAt(id.kubelet.Leaf)); left < 80*24*time.Hour || left > 100*24*time.Hour {
+		t.Errorf("renewed %v before the end, want about 90 days", left)
+	}
+	joins := make(chan struct{}, 10)
+	s.mu.Lock()
+	s.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == wire.JoinPath {
+			joins <- struct{}{}
+		}
+		return false
+	}
+	s.mu.Unlock()
+	a.clock = func() time.Time { return time.Now().AddDate(0, 10, 0) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	for range 2 { // the first one, and the renewal
+		select {
+		case <-joins:
+		case err := <-done:
+			t.Fatalf("Run: %v", err)
+		case <-time.After(soon):
+			t.Fatal("not renewed")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -2,9 +2,12 @@ package agent
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
@@ -94,6 +97,53 @@ func TestKubeletArgs(t *testing.T) {
 		"value out of range": {"port=0", "--kubelet-arg: invalid configuration: port (--port) 0 must be between 1 and 65535"},
 		"what k3m decides":   {"kubeconfig=/tmp/x", "--kubelet-arg kubeconfig: can't be set: k3m makes it"},
 		"forbidden label":    {"node-labels=node-role.kubernetes.io/master=", "--kubelet-arg: unknown 'kubernetes.io' or 'k8s.io' labels"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := render(c.arg); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestKubeletConfigurationFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+	file := write("kubelet.yaml", head+"maxPods: 42\nimageMaximumGCAge: 48h\nauthentication:\n  webhook:\n    cacheTTL: 1m\n")
+	write("10-first.conf", head+"maxPods: 43\npodsPerCore: 7\n")
+	write("20-second.conf", head+"maxPods: 44\n")
+
+	s, err := render("config=" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.MaxPods != 42 || s.ImageMaximumGCAge.Duration != 48*time.Hour {
+		t.Errorf("maxPods %d, imageMaximumGCAge %v", s.MaxPods, s.ImageMaximumGCAge)
+	}
+	if s.Authentication.Anonymous.Enabled || !s.Authentication.Webhook.Enabled || s.Authentication.X509.ClientCAFile == "" || s.CgroupRoot != "/k3mabc" || s.FailCgroupV1 {
+		t.Error("the file took away what k3m sets")
+	}
+	s, err = render("config="+file, "config-dir="+dir)
+	if err != nil || s.MaxPods != 44 || s.PodsPerCore != 7 {
+		t.Errorf("directory over file: maxPods %d, podsPerCore %d, %v", s.MaxPods, s.PodsPerCore, err)
+	}
+	s, err = render("max-pods=45", "config-dir="+dir)
+	if err != nil || s.MaxPods != 45 {
+		t.Errorf("flag over directory: maxPods %d, %v", s.MaxPods, err)
+	}
+	for name, c := range map[string]struct{ arg, want string }{
+		"no such file":       {"config=" + filepath.Join(dir, "none"), "none: failed to read"},
+		"unknown key":        {"config=" + write("unknown.yaml", head+"maxPodz: 42\n"), "maxPodz"},
+		"another kind":       {"config=" + write("kind.yaml", "apiVersion: v1\nkind: Pod\n"), "kind.yaml"},
+		"out of range":       {"config=" + write("range.yaml", head+"imageGCHighThresholdPercent: 120\n"), "imageGCHighThresholdPercent"},
+		"an empty directory": {"config-dir=" + t.TempDir(), "no file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := render(c.arg); err == nil || !strings.Contains(err.Error(), c.want) {

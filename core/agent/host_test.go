@@ -227,6 +227,18 @@ func TestCleanup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	logs := filepath.Join(o.podLogsDir(), "default_web_uid", "web")
+	others := filepath.Join(o.podLogsDir(), "default_other_uid2", "web")
+	for _, dir := range []string{logs, others, containerLogsDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{"web": logs, "other": others, "foreign": "/nowhere"} {
+		if err := os.Symlink(target, filepath.Join(containerLogsDir, name+".log")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, pass := range []string{"first", "second, with nothing left to do"} {
 		if err := Cleanup(t.Context(), o); err != nil {
 			t.Errorf("%s: %v", pass, err)
@@ -234,6 +246,11 @@ func TestCleanup(t *testing.T) {
 	}
 	if _, err := nft.ListAll(t.Context()); !knftables.IsNotFound(err) {
 		t.Errorf("table kube-proxy is still there: %v", err)
+	}
+	for path, want := range map[string]bool{logs: false, others: true, containerLogsDir + "/web.log": false, containerLogsDir + "/other.log": true, containerLogsDir + "/foreign.log": true} {
+		if _, err := os.Lstat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 	var left bytes.Buffer
 	for _, table := range []iptables.Table{iptables.TableFilter, iptables.TableNAT, iptables.TableMangle} {

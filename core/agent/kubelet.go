@@ -26,7 +26,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	s, err := kubeletServer(a.opts, a.id.files, a.Cluster(), hostFacts{
+	s, err := kubeletServer(a.opts, a.identity().files, a.Cluster(), hostFacts{
 		mode: h.filter.Mode, runtimeEndpoint: socketURL(h.endpoint), resolvConf: h.resolvConf, oomScoreAdj: score,
 	})
 	if err != nil {

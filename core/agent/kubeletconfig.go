@@ -5,9 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/spf13/pflag"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
@@ -69,6 +67,9 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	// uses nftables there need not be an iptables at all.
 	s.MakeIPTablesUtilChains = h.mode == ModeIPTables
 
+	if err := applyKubeletFiles(&s.KubeletConfiguration, o.KubeletArgs); err != nil {
+		return nil, err
+	}
 	if err := parseKubeletArgs(s, o.KubeletArgs); err != nil {
 		return nil, err
 	}
@@ -87,71 +88,6 @@ type hostFacts struct {
 	runtimeEndpoint string
 	resolvConf      string
 	oomScoreAdj     int32
-}
-
-// notForKubelet are flags of the kubelet that k3m decides on, with whom to ask instead.
-var notForKubelet = map[string]string{
-	"config":                     "pass the single flags instead",
-	"config-dir":                 "pass the single flags instead",
-	"kubeconfig":                 "k3m makes it",
-	"bootstrap-kubeconfig":       "k3m joins nodes by itself",
-	"hostname-override":          "use --node-name",
-	"node-ip":                    "use --node-ip",
-	"container-runtime-endpoint": "use --enable runtime=NAME",
-	"runonce":                    "k3m keeps the kubelet running",
-}
-
-// CheckArgs finds arguments that the kubelet or kube-proxy of this version could not take, with
-// the flag's name in the error. It touches nothing, and is for the configuration to call.
-//
-// Flags of the whole process (feature-gates, v, vmodule, logging-format and its like) are checked
-// for contradictions, and applied, where all parts' arguments are known: controlplane.Args. The
-// agent only adds its own feature gates, and raises the verbosity.
-func CheckArgs(kubelet, proxy []string) error {
-	o := Options{NodeName: "node", NodeIPs: []netip.Addr{netip.IPv4Unspecified()}, DataDir: defaultDataDir, PodLogsDir: defaultPodLogsDir, CgroupRoot: "/", KubeletArgs: kubelet}
-	cluster := wire.ClusterFacts{ClusterDomain: "cluster.local"}
-	if _, err := kubeletServer(o, o.files(), cluster, hostFacts{mode: ModeNFTables, runtimeEndpoint: "unix:///run/cri.sock"}); err != nil {
-		return err
-	}
-	_, _, err := proxyFlags(nil, proxy)
-	return err
-}
-
-// parseKubeletArgs applies --kubelet-arg values. Upstream's own flag sets parse them, so that
-// everything the kubelet of this version knows is known here.
-func parseKubeletArgs(s *options.KubeletServer, args []string) error {
-	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
-	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
-	s.AddFlags(fs)
-	return parseArgs("--kubelet-arg", fs, notForKubelet, args)
-}
-
-// parseArgs sets "name=value" arguments in fs. Errors name the flag, the argument and what to
-// do about it.
-func parseArgs(flag string, fs *pflag.FlagSet, forbidden map[string]string, args []string) error {
-	for _, arg := range args {
-		name, value, ok := strings.Cut(arg, "=")
-		name = strings.ReplaceAll(strings.TrimLeft(name, "-"), "_", "-")
-		f := fs.Lookup(name)
-		if f == nil {
-			return fmt.Errorf("%s %s: %s of this version has no such flag", flag, name, fs.Name())
-		}
-		if hint := forbidden[name]; hint != "" {
-			return fmt.Errorf("%s %s: can't be set: %s", flag, name, hint)
-		}
-		if !ok {
-			if f.NoOptDefVal == "" {
-				return fmt.Errorf("%s %s: has no value; write %s=VALUE", flag, name, name)
-			}
-			value = f.NoOptDefVal
-		}
-		// Not fs.Set: that prints a deprecation for nearly every flag of the kubelet.
-		if err := f.Value.Set(value); err != nil {
-			return fmt.Errorf("%s %s: %w", flag, name, err)
-		}
-		f.Changed = true
-	}
-	return nil
 }
 
 func joinAddrs(addrs []netip.Addr) string {

@@ -22,7 +22,7 @@ func (a *Agent) watchNode(ctx context.Context) error {
 	if err := wait(ctx, a.joined); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", a.id.files.kubeletKubeconfig)
+	config, err := clientcmd.BuildConfigFromFlags("", a.identity().files.kubeletKubeconfig)
 	if err != nil {
 		return fmt.Errorf("read the kubelet's kubeconfig: %w", err)
 	}

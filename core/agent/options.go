@@ -82,17 +82,23 @@ func (o Options) complete() (Options, error) {
 	if o.CgroupRoot == "" {
 		o.CgroupRoot = "/"
 	}
-	if o.PodLogsDir == "" {
-		o.PodLogsDir = o.path("pod-logs")
-		if filepath.Clean(o.DataDir) == defaultDataDir {
-			o.PodLogsDir = defaultPodLogsDir
-		}
-	}
+	o.PodLogsDir = o.podLogsDir()
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	o.Logger = o.Logger.With("part", "agent")
 	return o, nil
+}
+
+func (o Options) podLogsDir() string {
+	switch {
+	case o.PodLogsDir != "":
+		return o.PodLogsDir
+	case filepath.Clean(o.DataDir) == defaultDataDir:
+		return defaultPodLogsDir
+	default:
+		return o.path("pod-logs")
+	}
 }
 
 // path is a path below <data-dir>/agent.

@@ -40,7 +40,7 @@ func (a *Agent) runProxy(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := newProxy(a.opts, a.id.files, a.Cluster(), h.filter.Mode, score)
+	proxy, err := newProxy(a.opts, a.identity().files, a.Cluster(), h.filter.Mode, score)
 	if err != nil {
 		return err
 	}
