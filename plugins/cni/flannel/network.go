@@ -71,20 +71,21 @@ func (n *network) run(ctx context.Context) error {
 
 // upNetwork is what up made.
 type upNetwork struct {
+	mtu     int
+	uplink  *backend.ExternalInterface
 	subnets subnets
 	backend backend.Network
 	filter  *filter
 }
 
-// up does everything up to Ready, what does not depend on each other at the same time:
-// the node becomes Ready no sooner than this is done.
+// up does everything up to Ready, since the node becomes Ready no sooner: what needs no
+// pod CIDR at once, the rest as soon as there is one, and all of it side by side.
 func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	p, started := n.plan, time.Now()
 	uplink, err := p.findUplink()
 	if err != nil {
 		return nil, err
 	}
-	mtu := p.podMTU(uplink.Iface.MTU)
 	if leases.config, err = p.flannelConfig(uplink.Iface.MTU); err != nil {
 		return nil, err
 	}
@@ -92,56 +93,36 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	if err != nil {
 		n.log.Warn("going on without a memory of the last run", "error", err)
 	}
-	up := &upNetwork{filter: newFilter(p, n.log)}
+	up := &upNetwork{uplink: uplink, mtu: p.podMTU(uplink.Iface.MTU), filter: newFilter(p, n.log)}
 
-	first, firstCtx := errgroup.WithContext(ctx)
-	first.Go(func() error { return up.filter.prepare(firstCtx) })
-	first.Go(func() error { return setSysctls(p, uplink.IfaceName, n.log) })
-	first.Go(func() error { return installExecutables(p.paths.CarriedCNIDir, p.paths.CNIBinDir) })
-	first.Go(func() (err error) {
-		up.subnets, err = leases.awaitSubnets(firstCtx, slowSubnet, n.report.Degraded)
-		return err
-	})
-	if err := first.Wait(); err != nil {
-		return nil, err
-	}
-	now := stateOf(p, up.subnets)
-	if before.PacketFilter != "" && before.PacketFilter != p.packetFilter {
-		if err := removeRules(ctx, before.PacketFilter); err != nil {
-			return nil, err
+	steps, ctx := errgroup.WithContext(ctx)
+	prepared := make(chan struct{})
+	steps.Go(n.timed("packet filter", func() error {
+		if before.PacketFilter != "" && before.PacketFilter != p.packetFilter {
+			if err := removeRules(ctx, before.PacketFilter); err != nil {
+				return err
+			}
 		}
-	}
-	if now.sameRules(before) {
-		now.Rules = before.Rules // should the process die before they are listed again
-	}
-	if err := now.save(p.stateDir); err != nil {
-		return nil, err
-	}
-
-	second, secondCtx := errgroup.WithContext(ctx)
-	second.Go(func() (err error) {
-		now.Rules, err = up.filter.apply(secondCtx, up.subnets, before)
-		return err
-	})
-	second.Go(func() (err error) {
-		if err := ensureBridge(p, up.subnets, mtu, n.log); err != nil {
+		if err := up.filter.prepare(ctx); err != nil {
 			return err
 		}
-		return keepAdvertisementsOut(bridgeName, n.log)
-	})
-	second.Go(func() (err error) {
-		up.backend, err = n.register(secondCtx, leases, uplink, mtu)
-		return err
-	})
-	if err := second.Wait(); err != nil {
+		close(prepared)
+		return nil
+	}))
+	steps.Go(n.timed("sysctls", func() error { return setSysctls(p, uplink.IfaceName, n.log) }))
+	steps.Go(n.timed("executables", func() error { return installExecutables(p.paths.CarriedCNIDir, p.paths.CNIBinDir) }))
+	steps.Go(n.timed("pod CIDRs", func() (err error) {
+		up.subnets, err = leases.awaitSubnets(ctx, slowSubnet, n.report.Degraded)
+		if err != nil {
+			return err
+		}
+		return n.useSubnets(ctx, up, leases, before, steps, prepared)
+	}))
+	if err := steps.Wait(); err != nil {
 		return nil, err
 	}
-	if len(now.Rules) > 0 {
-		if err := now.save(p.stateDir); err != nil {
-			return nil, err
-		}
-	}
-	list, err := conflist(p, up.subnets, mtu)
+
+	list, err := conflist(p, up.subnets, up.mtu)
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +136,52 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	n.report.NetworkReady(gateways)
 	n.report.Ready()
 	n.log.Info("the pod network is up", "backend", p.Backend, "podCIDRs", up.subnets.String(), "uplink", uplink.IfaceName,
-		"mtu", mtu, "packetFilter", p.packetFilter, "took", time.Since(started).Round(time.Millisecond).String())
+		"mtu", up.mtu, "packetFilter", p.packetFilter, "took", time.Since(started).Round(time.Millisecond).String())
 	return up, nil
+}
+
+// useSubnets adds to steps what needs the pod CIDRs. The state is written down before
+// anything is made.
+func (n *network) useSubnets(ctx context.Context, up *upNetwork, leases *leases, before state, steps *errgroup.Group, prepared <-chan struct{}) error {
+	now := stateOf(n.plan, up.subnets)
+	if now.sameRules(before) {
+		now.Rules = before.Rules // should the process die before they are listed again
+	}
+	if err := now.save(n.plan.stateDir); err != nil {
+		return err
+	}
+	steps.Go(n.timed("masquerading", func() (err error) {
+		select {
+		case <-prepared:
+		case <-ctx.Done(): // that failed
+			return nil
+		}
+		if now.Rules, err = up.filter.apply(ctx, up.subnets, before); err != nil || len(now.Rules) == 0 {
+			return err
+		}
+		return now.save(n.plan.stateDir)
+	}))
+	steps.Go(n.timed("bridge", func() error {
+		if err := ensureBridge(n.plan, up.subnets, up.mtu, n.log); err != nil {
+			return err
+		}
+		return keepAdvertisementsOut(bridgeName, n.log)
+	}))
+	steps.Go(n.timed("backend", func() (err error) {
+		up.backend, err = n.register(ctx, leases, up.uplink, up.mtu)
+		return err
+	}))
+	return nil
+}
+
+// timed makes a step say in the log how long it took: the node waits for the slowest.
+func (n *network) timed(what string, step func() error) func() error {
+	return func() error {
+		started := time.Now()
+		err := step()
+		n.log.Debug("step done", "step", what, "took", time.Since(started).Round(time.Millisecond/10).String(), "good", err == nil)
+		return err
+	}
 }
 
 // register makes the backend's interface and makes this node known to the others.

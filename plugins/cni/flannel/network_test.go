@@ -300,6 +300,49 @@ func TestNodesComeAndGo(t *testing.T) {
 	}
 }
 
+// A change of backend and packet filter takes the old ones' traces away.
+func TestAnotherBackendAndFilter(t *testing.T) {
+	l := newLAN(t)
+	l.api.put("node-2", "10.42.0.0/24")
+	l.api.put("node-3", "10.42.1.0/24")
+	one, two := l.newHost(2, sdk.IPTables, ``), l.newHost(3, sdk.IPTables, ``)
+	hosts := []*host{one, two}
+	runs := []*component{one.up(), two.up()}
+	expectRoute(t, one, "10.42.1.0/24 via 10.42.1.0 dev flannel.1", true)
+	a, b := one.newPod("a"), two.newPod("b")
+	serveEcho(t, b.namespace, 80)
+	for _, step := range []struct {
+		config, route string
+		filter        sdk.PacketFilter
+		rules, none   string
+	}{
+		{`{"backend": "host-gw"}`, "10.42.1.0/24 via 192.168.77.3 dev eth0", sdk.NFTables, "flannel-ipv4", "FLANNEL"},
+		{`{"vni": 5}`, "10.42.1.0/24 via 10.42.1.0 dev flannel.5", sdk.IPTables, "FLANNEL", "flannel-ipv4"},
+		{`{"vni": 6, "mtu": 1300}`, "10.42.1.0/24 via 10.42.1.0 dev flannel.6", sdk.NFTables, "flannel-ipv4", "FLANNEL"},
+	} {
+		for i, h := range hosts {
+			runs[i].stop(t)
+			h.config, h.facts.PacketFilter = step.config, step.filter
+			runs[i] = h.up()
+		}
+		expectRoute(t, one, step.route, true)
+		expectReach(t, a.namespace, "10.42.1.2:80", "10.42.0.2")
+		if rules := one.output("nft", "list", "ruleset"); !strings.Contains(rules, step.rules) || strings.Contains(rules, step.none) {
+			t.Errorf("%s: want %s and no %s:\n%s", step.config, step.rules, step.none, rules)
+		}
+		eventually(t, "no device of another backend", func() bool {
+			want := 0
+			if strings.Contains(step.route, "flannel") {
+				want = 1
+			}
+			return strings.Count(one.output("ip", "-br", "link"), "flannel") == want
+		})
+	}
+	if link := one.output("ip", "link", "show", "flannel.6"); !strings.Contains(link, "mtu 1300") {
+		t.Errorf("the MTU is another: %s", link)
+	}
+}
+
 func expectError(t *testing.T, err error, want string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), want) {
