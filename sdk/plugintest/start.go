@@ -119,6 +119,9 @@ func launch(t *testing.T, o Options, change func(*exec.Cmd)) *peer {
 	// Every process is left to end by itself, as it would when k3m dies.
 	t.Cleanup(func() {
 		_ = hold.Close()
+		if t.Failed() { // no need to see more
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
 		if !within(hostLossGrace, p.gone) {
 			t.Errorf("the process outlived its host by %s", hostLossGrace)
 			_ = unix.Kill(p.pid, unix.SIGKILL)
