@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/k3m-io/k3m/components/cgroup"
+	"github.com/k3m-io/k3m/components/launch"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/client"
 )
@@ -122,9 +123,6 @@ func (c *component) pause(timer <-chan time.Time) bool {
 	}
 }
 
-// killedError is the end of a process that was killed from outside.
-type killedError struct{ error }
-
 // attempt is one process's life. It returns how long the component was ready and why the
 // process ended; nothing of it is left.
 func (c *component) attempt() (ready time.Duration, err error) {
@@ -183,9 +181,9 @@ func (c *component) launch(out *output) (*process, dirs, error) {
 		startTimeout: c.sup.opts.StartTimeout,
 		env:          []string{"HOME=" + d.state, client.EnvLogLevel + "=" + levelName(c.logger)},
 	})
-	var refused refusedError
-	if errors.As(err, &refused) {
-		return nil, d, refusedError{fmt.Errorf("%w; %s", err, c.entry.mend())}
+	var failure *launch.Failure
+	if errors.As(err, &failure) && failure.Refused {
+		err = refusedError{fmt.Errorf("%w; %s", failure, c.entry.mend())}
 	}
 	return p, d, err
 }
@@ -234,9 +232,9 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 	cancelInfo()
 	switch {
 	case errors.Is(err, client.ErrGone):
-		return "", c.awaitDeath(p)
+		return "", c.awaitDeath(p, "before it said who it is")
 	case errors.Is(err, client.ErrProtocol):
-		return "", refusedError{fmt.Errorf("%w; %s", err, c.entry.mend())}
+		return "", refusedError{err}
 	case err != nil:
 		return "", err
 	}
@@ -255,7 +253,7 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 	}
 	select {
 	case <-p.died():
-		return "", c.dead(p)
+		return "", p.death("while it waited")
 	default:
 	}
 	c.enter(Starting, "")
@@ -270,21 +268,13 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 }
 
 // awaitDeath is called when the connection broke: the process is dying, or broken.
-func (c *component) awaitDeath(p *process) error {
+func (c *component) awaitDeath(p *process, when string) error {
 	select {
 	case <-p.died():
+		return p.death(when)
 	case <-time.After(exitPatience):
-		return errors.Join(errors.New("the plugin's process lives but does not answer any more"), p.end(0))
+		return errors.New("the plugin's process lives but does not answer any more")
 	}
-	return c.dead(p)
-}
-
-func (c *component) dead(p *process) error {
-	err := fmt.Errorf("the plugin %s", p.death())
-	if p.killedFromOutside() {
-		return killedError{err}
-	}
-	return err
 }
 
 func joinRequirements(rs []sdk.Requirement) string {

@@ -74,6 +74,9 @@ func (o *output) remember(r logRecord) {
 	if o.inside && len(o.panic) < 3 {
 		o.panic = append(o.panic, text)
 	}
+	if r.level < hclog.Info { // nobody dies of those
+		return
+	}
 	if o.tail = append(o.tail, text); len(o.tail) > tailLines {
 		o.tail = slices.Delete(o.tail, 0, 1)
 	}

@@ -100,12 +100,12 @@ func (p *process) startError(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &failure) && failure.Refused:
-		return refusedError{failure}
+	case errors.As(err, &failure) && failure.Refused, errors.Is(err, client.ErrProtocol):
+		return refusedError{err}
 	case errors.As(err, &failure):
 		return fmt.Errorf("launch plugin: %w", failure)
 	case errors.Is(err, client.ErrGone):
-		return fmt.Errorf("the plugin %s before it shook hands", p.death())
+		return p.death("before it shook hands")
 	case errors.Is(err, client.ErrStartTimeout):
 		return fmt.Errorf("the plugin did not shake hands within %s%s", p.timeout, quoted(p.runner.output.lastWords()))
 	}
@@ -124,8 +124,12 @@ func (p *process) died() <-chan struct{} { return p.runner.done }
 
 func (p *process) pid() int { return p.runner.pid }
 
-// death says how the process ended, after died: "was killed by signal killed; it said: …".
-func (p *process) death() string {
+// killedError is the end of a process that someone killed with a signal.
+type killedError struct{ error }
+
+// death says how the process ended, after died: "the plugin ended with exit code 2 in its
+// Run; it said: …".
+func (p *process) death(when string) error {
 	how := "ended"
 	var exit *exec.ExitError
 	if errors.As(p.runner.exit, &exit) {
@@ -135,10 +139,13 @@ func (p *process) death() string {
 			how = fmt.Sprintf("ended with exit code %d", exit.ExitCode())
 		}
 	}
-	if p.outOfMemory() {
-		how = "was killed by the kernel, as it went over its memory limit"
+	switch {
+	case p.outOfMemory():
+		return fmt.Errorf("the plugin was killed by the kernel %s, as it went over its memory limit", when)
+	case p.killedFromOutside(): // its last words say nothing of it
+		return killedError{fmt.Errorf("the plugin %s %s", how, when)}
 	}
-	return how + quoted(p.runner.output.lastWords())
+	return fmt.Errorf("the plugin %s %s%s", how, when, quoted(p.runner.output.lastWords()))
 }
 
 // killedFromOutside tells whether someone sent a signal that ended the process.

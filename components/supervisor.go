@@ -89,7 +89,8 @@ func NewSupervisor(o Options) *Supervisor {
 // Run's.
 func (s *Supervisor) Run(ctx context.Context) error {
 	components := filepath.Join(s.opts.RunDir, "components")
-	if err := errors.Join(makePassable(s.opts.RunDir), makePassable(components)); err != nil {
+	if err := errors.Join(makePassable(s.opts.RunDir), makePassable(components),
+		makePassable(s.opts.DataDir), makePassable(filepath.Join(s.opts.DataDir, "components"))); err != nil {
 		return fmt.Errorf("run components: %w", err)
 	}
 	if err := s.sweep(ctx); err != nil {

@@ -73,7 +73,10 @@ func (t *uidTable) uid(id string) (int, error) {
 			continue
 		}
 		table[id] = uid
-		return uid, t.write(table)
+		if err := t.write(table); err != nil {
+			return 0, fmt.Errorf("keep the user id of component %s: %w", id, err)
+		}
+		return uid, nil
 	}
 	return 0, fmt.Errorf("find a user id for component %s: all of %d to %d are taken", id, firstUID, firstUID+countUID-1)
 }

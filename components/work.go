@@ -69,7 +69,7 @@ func (c *component) runError(p *process, err error) error {
 	case err == nil:
 		return errors.New("the component ended although nobody asked it to")
 	case errors.Is(err, client.ErrGone):
-		return c.awaitDeath(p)
+		return c.awaitDeath(p, "at work")
 	}
 	return err
 }
