@@ -176,7 +176,8 @@ func (r *runningPart) stop() {
 	<-r.done
 }
 
-// boot hands the events of one part to the others, and tells the operator.
+// boot hands the events of one part to the others, and tells the operator. When it is
+// asked to stop, what it returns is no news (see part.start).
 func (s *server) boot(ctx context.Context) error {
 	if !happened(ctx, s.controlPlane.APIReady()) {
 		return nil
@@ -187,9 +188,6 @@ func (s *server) boot(ctx context.Context) error {
 		return err
 	}
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	if !happened(ctx, s.agent.Joined()) {
@@ -200,7 +198,7 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresNode)
-	if err := labelServer(ctx, client, s.plan.cfg.NodeName); err != nil && ctx.Err() == nil {
+	if err := labelServer(ctx, client, s.plan.cfg.NodeName); err != nil {
 		return err
 	}
 	if !happened(ctx, s.agent.NodeReady()) {

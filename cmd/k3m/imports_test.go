@@ -24,7 +24,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		"the plugins' executable is no core": {"cmd/k3m-plugins", []string{module + "core", module + "components", "k8s.io/kubernetes/", "github.com/k3s-io/kine"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := exec.Command("go", "list", "-deps", "../../"+tc.packages).Output()
+			out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "../../"+tc.packages).Output()
 			if err != nil {
 				t.Fatal(err)
 			}

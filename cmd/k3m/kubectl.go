@@ -30,23 +30,26 @@ else ` + config.DefaultKubeconfig + `.`,
   k3m kubectl --data-dir /srv/k3m get nodes`,
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			runKubectl(args)
-			return nil
+			return runKubectl(args)
 		},
 	}
 }
 
 // runKubectl is upstream's main; kubectl prints its own errors and ends the process.
-func runKubectl(args []string) {
+func runKubectl(args []string) error {
 	named, args := cutNodeFlags(args)
 	if kubeconfig := nodeKubeconfig(named); kubeconfig != "" {
-		os.Setenv("KUBECONFIG", kubeconfig) // read by kubectl in this process
+		// Read by kubectl, in this process.
+		if err := os.Setenv("KUBECONFIG", kubeconfig); err != nil {
+			return err
+		}
 	}
 	os.Args = append([]string{"kubectl"}, args...)
 	logs.GlogSetter(cmd.GetLogVerbosity(os.Args)) //nolint:errcheck // as upstream: an odd -v is refused by the flag parser
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 		util.CheckErr(err)
 	}
+	return nil
 }
 
 // cutNodeFlags takes --data-dir and --run-dir from the front of kubectl's words.

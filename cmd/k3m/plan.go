@@ -15,7 +15,6 @@ import (
 	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
-	"github.com/k3m-io/k3m/core/supervisor/wire"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -164,19 +163,4 @@ func (p *plan) facts() sdk.Facts {
 			AgentDir:         agentDir,
 		},
 	}
-}
-
-func clusterFacts() wire.ClusterFacts {
-	return wire.ClusterFacts{
-		ClusterCIDRs: texts(clusterCIDRs), ServiceCIDRs: texts(serviceCIDRs),
-		ClusterDNS: texts(clusterDNS), ClusterDomain: clusterDomain,
-	}
-}
-
-func texts[T fmt.Stringer](items []T) []string {
-	all := make([]string, len(items))
-	for i, item := range items {
-		all[i] = item.String()
-	}
-	return all
 }

@@ -75,7 +75,7 @@ func uninstall(ctx context.Context, out io.Writer, n node) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Release() //nolint:errcheck // its file is gone by then
+	defer func() { _ = lock.Release() }() // its file is gone by then
 
 	if err := errors.Join(cleanComponents(ctx, n), cleanAgent(ctx, n)); err != nil {
 		return fmt.Errorf("something could not be removed, so %s is kept for another try: %w", n.dataDir, err)
