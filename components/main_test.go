@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,7 +17,7 @@ import (
 )
 
 // The tests drive real processes: the launcher and sdk/plugintest's badplugin, built once.
-var built struct{ dir, launcher, plugin string }
+var built struct{ dir, launcher, plugin, witness string }
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -31,10 +32,12 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	_ = os.Chmod(dir, 0o755)
-	built.dir, built.launcher, built.plugin = dir, filepath.Join(dir, "k3m-launch"), filepath.Join(dir, "badplugin")
+	built.dir, built.launcher = dir, filepath.Join(dir, "k3m-launch")
+	built.plugin, built.witness = filepath.Join(dir, "badplugin"), filepath.Join(dir, "witness")
 	for path, pkg := range map[string]string{
 		built.launcher: "github.com/k3m-io/k3m/cmd/k3m-launch",
 		built.plugin:   "github.com/k3m-io/k3m/sdk/plugintest/badplugin",
+		built.witness:  "github.com/k3m-io/k3m/components/testdata/witness",
 	} {
 		cmd := exec.Command("go", "build", "-o", path, pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -107,6 +110,24 @@ func alive(pid int) bool {
 	}
 	_, state, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(state, "Z")
+}
+
+// witness records a component that says of itself what info says, and behaves well.
+func (n *node) witness(info sdk.Info) Entry {
+	n.t.Helper()
+	info.Version, info.Summary = "1.0.0", "bears witness"
+	if info.Scope == "" {
+		info.Scope = sdk.NodeScope
+	}
+	arg, err := json.Marshal(info)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	e, err := Inspector{Launcher: built.launcher}.Inspect(context.Background(), built.witness, string(arg))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return n.record(e)
 }
 
 func (n *node) record(e Entry, change ...func(*Entry)) Entry {

@@ -18,6 +18,7 @@ import (
 	"github.com/k3m-io/k3m/components/cgroup"
 	"github.com/k3m-io/k3m/components/launch"
 	"github.com/k3m-io/k3m/sdk/client"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -26,6 +27,10 @@ const (
 	// pipeGrace is how long a child that outlives its plugin (a shim) may go on to hold
 	// the plugin's standard streams before k3m lets go of them.
 	pipeGrace = 250 * time.Millisecond
+	// A plugin that writes more than this to its standard streams is slowed down, so that
+	// one that floods them can't take the core's time and the log's disk.
+	outputPerSecond = 1 << 20
+	outputBurst     = 8 << 20
 	// minimalPath is the PATH of plugins.
 	minimalPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	envSockets  = "PLUGIN_UNIX_SOCKET_DIR" // go-plugin's
@@ -48,8 +53,9 @@ type launchRunner struct {
 	lifeline  *os.File // closing it tells the plugin to end
 	handshake *io.PipeReader
 	pid       int
-	done      chan struct{} // closed when the process has ended and its streams are read
-	exit      error         // how, to be read after done
+	exiting   context.Context // ends when the process has ended
+	done      chan struct{}   // closed when the process has ended and its streams are read
+	exit      error           // how, to be read after done
 }
 
 var _ runner.Runner = (*launchRunner)(nil)
@@ -122,17 +128,21 @@ func (r *launchRunner) follow(stdout, stderr *os.File) {
 	handshakeR, handshakeW := io.Pipe()
 	r.handshake = handshakeR
 	var readers sync.WaitGroup
+	var exited context.CancelFunc
+	r.exiting, exited = context.WithCancel(context.Background())
+	pace := rate.NewLimiter(outputPerSecond, outputBurst)
 	readers.Go(func() {
 		lines := bufio.NewReaderSize(stdout, maxHandshake)
 		line, _ := lines.ReadSlice('\n')
 		_, _ = handshakeW.Write(line)
 		handshakeW.Close()
-		r.copyLines(lines)
+		r.copyLines(lines, pace)
 	})
-	readers.Go(func() { r.copyLines(stderr) })
+	readers.Go(func() { r.copyLines(stderr, pace) })
 	go func() {
 		defer close(r.done)
 		r.exit = r.cmd.Wait()
+		exited()
 		// Children that hold the streams must not keep the plugin's death secret.
 		letGo := time.AfterFunc(pipeGrace, func() { stdout.Close(); stderr.Close() })
 		readers.Wait()
@@ -143,10 +153,25 @@ func (r *launchRunner) follow(stdout, stderr *os.File) {
 	}()
 }
 
-func (r *launchRunner) copyLines(from io.Reader) {
+func (r *launchRunner) copyLines(from io.Reader, pace *rate.Limiter) {
 	w := r.output.writer()
-	_, _ = io.Copy(w, from)
+	_, _ = io.Copy(w, &pacedReader{from: from, pace: pace, done: r.exiting})
 	w.Close()
+}
+
+// pacedReader reads at a limited rate until done ends.
+type pacedReader struct {
+	from io.Reader
+	pace *rate.Limiter
+	done context.Context
+}
+
+func (p *pacedReader) Read(b []byte) (int, error) {
+	n, err := p.from.Read(b[:min(len(b), 32<<10)])
+	if n > 0 {
+		_ = p.pace.WaitN(p.done, n) // the last words of a process that has ended are read at once
+	}
+	return n, err
 }
 
 // Kill ends the process with all that it has started, and does not wait.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -88,6 +89,11 @@ func endGroups(groups []cgroup.Group, grace time.Duration) error {
 	var errs []error
 	for _, g := range groups {
 		errs = append(errs, endGroup(g))
+	}
+	for _, g := range groups {
+		for _, dir := range g {
+			_ = unix.Rmdir(filepath.Dir(dir)) // the parent, unless pods or shims are in it
+		}
 	}
 	return errors.Join(errs...)
 }
