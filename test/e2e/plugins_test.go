@@ -78,7 +78,7 @@ type wanted struct {
 var installed = []wanted{
 	{"good", []string{"Refused"}, []string{"addon.good"}}, // its file is changed after the installation
 	{"other-info", []string{"Refused"}, []string{"CAP_SYS_ADMIN"}},
-	{"overdemand", []string{"Degraded"}, []string{"overdemand: refused:", "list all secrets (403 Forbidden)", "mount a tmpfs", "become root", "open a raw socket"}},
+	{"overdemand", []string{"Degraded", "Starting"}, []string{"overdemand: refused:", "list all secrets (403 Forbidden)", "mount a tmpfs", "become root", "open a raw socket"}},
 	{"panic-in-run", []string{"Backoff", "CrashLoop", "Starting", "Launching", "Exited"}, []string{"badplugin: panic in Run"}},
 	{"crash-after-ready", []string{"Backoff", "CrashLoop", "Starting", "Launching", "Exited", "Ready"}, []string{"badplugin: panic after Ready"}},
 	{"fail-in-run", []string{"Backoff", "CrashLoop", "Starting", "Launching", "Exited"}, []string{"the disk of the test is full"}},

@@ -268,3 +268,12 @@ func names(dir string) []string {
 }
 
 func lines(s []string) string { return strings.Join(s, "\n") }
+
+// Rebase makes what is on the host now what Leftovers and Changes compare with.
+func (h *Host) Rebase(tb TB) {
+	tb.Helper()
+	var err error
+	if h.baseline, err = h.Snapshot(); err != nil {
+		tb.Fatalf("%v", err)
+	}
+}

@@ -35,8 +35,8 @@ func Build(dir, source string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := buildBusybox(filepath.Join(dir, "busybox.tar")); err != nil {
-		return fmt.Errorf("build the busybox image: %w", err)
+	if err := BuildBusybox(filepath.Join(dir, "busybox.tar"), Busybox); err != nil {
+		return err
 	}
 	if err := buildEcho(dir, source); err != nil {
 		return fmt.Errorf("build the echo image: %w", err)
@@ -44,10 +44,11 @@ func Build(dir, source string) error {
 	return nil
 }
 
-func buildBusybox(archive string) error {
+// BuildBusybox writes an archive (docker form) of the busybox image with a reference.
+func BuildBusybox(archive, reference string) error {
 	binary, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		return fmt.Errorf("%w: install busybox-static", err)
+		return fmt.Errorf("build the busybox image: %w: install busybox-static", err)
 	}
 	applets, err := exec.Command("/bin/busybox", "--list").Output()
 	if err != nil {
@@ -64,7 +65,7 @@ func buildBusybox(archive string) error {
 	if err != nil {
 		return err
 	}
-	tag, err := name.NewTag(Busybox)
+	tag, err := name.NewTag(reference)
 	if err != nil {
 		return err
 	}

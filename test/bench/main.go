@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/k3m-io/k3m/test/harness"
+)
+
+// result is what is printed.
+type result struct {
+	Command string  `json:"command"`
+	Machine machine `json:"machine"`
+	K3m     string  `json:"k3m"`
+	Size    size    `json:"size"`
+	Unpack  stats   `json:"unpackSeconds"`
+	Boot    boot    `json:"boot"`
+	Idle    *idle   `json:"idle,omitempty"`
+}
+
+func main() {
+	harness.Roles()
+	runs := flag.Int("runs", 10, "how many boots are measured")
+	idleFor := flag.Duration("idle", time.Minute, "how long an idle node is measured, after as long a rest; 0 leaves it out")
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		fail("the benchmarks make network namespaces and containers and need root: run `sudo make bench`")
+	}
+	r, err := measure(*runs, *idleFor)
+	if r == nil {
+		fail(err.Error())
+	}
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", "  ")
+	if err := errors.Join(out.Encode(r), err); err != nil {
+		fail(err.Error())
+	}
+}
+
+func fail(why string) {
+	fmt.Fprintln(os.Stderr, why)
+	os.Exit(1)
+}
+
+// measure gives the figures, with an error too when something went wrong beside.
+func measure(runs int, idleFor time.Duration) (r *result, err error) {
+	lab, err := harness.Open()
+	if err != nil {
+		return nil, err
+	}
+	tb := &harness.Bench{}
+	defer func() {
+		if abort, ok := recover().(harness.Abort); ok {
+			err = fmt.Errorf("%s", abort.Reason)
+		}
+		tb.Close()
+		if closed := lab.Close(); err == nil {
+			err = closed
+		}
+		if err == nil && tb.Failed() {
+			err = fmt.Errorf("the figures are not to be trusted: something went wrong")
+		}
+	}()
+	all := &result{Command: "bench " + strings.Join(os.Args[1:], " "), Machine: thisMachine()}
+	if all.Size, all.Unpack, all.K3m, err = measureFile(lab, tb, runs); err != nil {
+		return nil, err
+	}
+	if all.Boot, err = measureBoots(lab, tb, runs); err != nil {
+		return nil, err
+	}
+	if idleFor > 0 {
+		if all.Idle, err = measureIdle(lab, tb, idleFor); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
