@@ -94,7 +94,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		}
 	}
 	redirectLogs()
-	if err := probe(ctx, opts.File); err != nil {
+	bloated, err := probe(ctx, opts.File)
+	if err != nil {
 		return nil, fmt.Errorf("open datastore %s: %w: if the file is damaged, restore it from a backup", opts.File, err)
 	}
 
@@ -103,7 +104,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	kineCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Store{Endpoint: "unix://" + opts.Socket, stop: stop, served: make(chan error, 1)}
 	_, backend, err := sqlite.New(kineCtx, &s.running, &drivers.Config{
-		DataSourceName:   dataSourceName(opts.File),
+		DataSourceName:   dataSourceName(opts.File) + startupVacuum(bloated),
 		CompactTimeout:   compactTimeout,
 		CompactMinRetain: compactMinRetain,
 		CompactBatchSize: compactBatchSize,
@@ -128,7 +129,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		grpc.MaxSendMsgSize(maxSendBytes),
 	)
-	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(s.grpc)
+	server.New(&oneWriter{Backend: backend}, "unix", notifyInterval, emulatedEtcdVersion).Register(s.grpc)
 	s.running.Go(func() { s.served <- s.grpc.Serve(listener) })
 	return s, nil
 }
@@ -148,15 +149,32 @@ func (s *Store) Close() {
 	s.running.Wait()
 }
 
-// probe opens the database once, as kine tries for five minutes before it says what is wrong.
-func probe(ctx context.Context, file string) error {
+// probe opens the database once, as kine tries for five minutes before it says what is wrong,
+// and says whether most of a big file is free space.
+func probe(ctx context.Context, file string) (bloated bool, err error) {
 	db, err := sql.Open("sqlite3", dataSourceName(file))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer db.Close()
-	var version int
-	return db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&version)
+	var total, free, size int64
+	const question = "SELECT page_count, freelist_count, page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"
+	if err := db.QueryRowContext(ctx, question).Scan(&total, &free, &size); err != nil {
+		return false, err
+	}
+	return free*size > vacuumFrom && free > total/2, nil
+}
+
+// vacuumFrom is how many free bytes make a VACUUM worth the time that it adds to a start.
+const vacuumFrom = 64 << 20
+
+// startupVacuum is the parameter that tells kine whether to rewrite the whole database before it
+// serves, as it would at each start: some seconds for a big one, during which there is no API.
+func startupVacuum(bloated bool) string {
+	if bloated {
+		return ""
+	}
+	return "&_kine_disable_startup_vacuum=true"
 }
 
 // dataSourceName is the sqlite driver's name of file. The path is escaped for SQLite's URI

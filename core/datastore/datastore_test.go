@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -168,6 +169,35 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+func TestBloatedFileIsRewritten(t *testing.T) {
+	dir := t.TempDir()
+	store, client := open(t, dir)
+	client.Close()
+	store.Close()
+	file := filepath.Join(dir, "server", "db", "state.db")
+	db, err := sql.Open("sqlite3", datastore.DataSourceName(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"CREATE TABLE bloat (x)", "INSERT INTO bloat VALUES (zeroblob(70000000))", "DROP TABLE bloat", "PRAGMA wal_checkpoint(TRUNCATE)",
+	} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.Close()
+	if info, err := os.Stat(file); err != nil || info.Size() < 70_000_000 {
+		t.Fatalf("size before: %v, %v", info.Size(), err)
+	}
+	store, client = open(t, dir)
+	client.Close()
+	store.Close()
+	if info, err := os.Stat(file); err != nil || info.Size() > 1_000_000 {
+		t.Errorf("size after: %v, %v", info.Size(), err)
+	}
+}
+
 const holderEnv = "K3M_TEST_HOLD_LOCK"
 
 // TestMain holds a lock when another test starts this executable for that.
@@ -232,4 +262,19 @@ func BenchmarkCommit(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		create(b, client, fmt.Sprint("/registry/", i), value)
 	}
+}
+
+// BenchmarkCommitFromMany is what controllers do together, with 16 at a time.
+func BenchmarkCommitFromMany(b *testing.B) {
+	store, client := open(b, b.TempDir())
+	defer store.Close()
+	defer client.Close()
+	value := strings.Repeat("x", 1000)
+	var n atomic.Int64
+	b.SetParallelism(8) // times GOMAXPROCS
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			create(b, client, fmt.Sprint("/registry/", n.Add(1)), value)
+		}
+	})
 }
