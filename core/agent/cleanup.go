@@ -37,7 +37,7 @@ func Cleanup(ctx context.Context, opts Options) error {
 		removeKubeletChains(),
 		unmountBelow(opts.path("kubelet")),
 		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir),
-		removeDevicePlugins(),
+		removeDevicePlugins(ctx),
 	} {
 		errs = append(errs, err)
 	}
@@ -107,7 +107,7 @@ func unmountBelow(dir string) error {
 	slices.Reverse(mounts)
 	var errs []error
 	for _, m := range mounts {
-		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL {
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 			errs = append(errs, fmt.Errorf("unmount %s: %w", m.Mountpoint, err))
 		}
 	}
@@ -156,8 +156,9 @@ func removePodLogs(pods, logs, links string) error {
 
 // removeDevicePlugins removes the kubelet's end of the device plugins' socket, whose place is
 // fixed (/var/lib/kubelet), unless another kubelet of the host uses it.
-func removeDevicePlugins() error {
-	if conn, err := net.Dial("unix", deviceplugin.KubeletSocket); err == nil {
+func removeDevicePlugins(ctx context.Context) error {
+	var dialer net.Dialer
+	if conn, err := dialer.DialContext(ctx, "unix", deviceplugin.KubeletSocket); err == nil {
 		return conn.Close()
 	}
 	dir := filepath.Clean(deviceplugin.DevicePluginPath)

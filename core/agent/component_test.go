@@ -60,13 +60,13 @@ func TestComponentKubeconfig(t *testing.T) {
 				t.Skip("needs root to be somebody else")
 			}
 			for _, name := range []string{"kubeconfig", "client.key", "client.crt", "server-ca.crt"} {
-				cmd := exec.Command("cat", filepath.Join(filepath.Dir(path), name))
+				cmd := exec.CommandContext(ctx, "cat", filepath.Join(filepath.Dir(path), name))
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user.id, Gid: user.id}}
 				if err := cmd.Run(); (err == nil) != user.may {
 					t.Errorf("read %s: %v", name, err)
 				}
 			}
-			cmd := exec.Command("ls", filepath.Dir(filepath.Dir(path)))
+			cmd := exec.CommandContext(ctx, "ls", filepath.Dir(filepath.Dir(path)))
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user.id, Gid: user.id}}
 			if cmd.Run() == nil {
 				t.Error("can list the components")

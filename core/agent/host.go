@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -99,5 +100,5 @@ func HostIPs() ([]netip.Addr, error) {
 	if len(v6) > 0 {
 		return v6[:1], nil
 	}
-	return nil, fmt.Errorf("find the node's address: no interface that is up has one: name an address with --node-ip")
+	return nil, errors.New("find the node's address: no interface that is up has one: name an address with --node-ip")
 }

@@ -65,7 +65,7 @@ func TestHostIPs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { netlink.LinkDel(one) })
+	t.Cleanup(func() { _ = netlink.LinkDel(one) })
 	for _, cidr := range []string{"2001:db8::7/64", "192.0.2.7/24"} {
 		addr, err := netlink.ParseAddr(cidr)
 		if err != nil {
@@ -150,7 +150,7 @@ func TestCgroupRoot(t *testing.T) {
 	if err := ensureCgroupRoot(root); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeCgroups(root) })
+	t.Cleanup(func() { _ = removeCgroups(root) })
 	m, err := cgroupManager(root)
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestCleanup(t *testing.T) {
 	if err := ensureCgroupRoot(o.CgroupRoot); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { removeCgroups(o.CgroupRoot) })
+	t.Cleanup(func() { _ = removeCgroups(o.CgroupRoot) })
 	m, err := cgroupManager(o.CgroupRoot + "/kubepods/pod1")
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestCleanup(t *testing.T) {
 		{"-t", "nat", "-N", "KUBE-SERVICES"}, {"-t", "nat", "-A", "PREROUTING", "-m", "comment", "--comment", "kubernetes service portals", "-j", "KUBE-SERVICES"},
 		{"-N", "OTHERS"},
 	} {
-		if out, err := exec.Command("iptables", args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), "iptables", args...).CombinedOutput(); err != nil {
 			t.Fatalf("iptables %v: %v: %s", args, err, out)
 		}
 	}

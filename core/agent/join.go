@@ -140,13 +140,8 @@ func permanent(err error) bool {
 // fetchCA asks whoever answers for the server CA, and believes it only if its hash is the
 // token's.
 func fetchCA(ctx context.Context, server, hash string) ([]byte, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		// Nothing is sent, and what comes is checked against the token's hash.
-		InsecureSkipVerify: true,
-	}
-	client := &http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: noRedirect}
+	// Nothing is sent, and what comes is checked against the token's hash.
+	client := newClient(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true})
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+wire.CACertsPath, nil)
 	if err != nil {
@@ -169,12 +164,21 @@ func verifiedClient(ca []byte, cert *tls.Certificate) (*http.Client, error) {
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, &RefusedError{http.StatusOK, "its authority holds no certificate"}
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	if cert != nil {
-		transport.TLSClientConfig.Certificates = []tls.Certificate{*cert}
+		config.Certificates = []tls.Certificate{*cert}
 	}
-	return &http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: noRedirect}, nil
+	return newClient(config), nil
+}
+
+func newClient(config *tls.Config) *http.Client {
+	return &http.Client{
+		// A server that is starting accepts connections and lets them wait in the handshake. No
+		// proxy: a server is on the cluster's own network.
+		Transport:     &http.Transport{TLSClientConfig: config, TLSHandshakeTimeout: requestTimeout},
+		Timeout:       requestTimeout,
+		CheckRedirect: noRedirect,
+	}
 }
 
 // noRedirect: a supervisor never redirects, and the token must not follow anybody elsewhere.

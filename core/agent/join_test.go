@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -124,7 +123,7 @@ func TestJoinIsRefused(t *testing.T) {
 		"answer that is not JSON": {
 			intercept: func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path == wire.JoinPath {
-					io.WriteString(w, "<html>")
+					_, _ = io.WriteString(w, "<html>")
 					return true
 				}
 				return false
@@ -137,7 +136,7 @@ func TestJoinIsRefused(t *testing.T) {
 					return false
 				}
 				cert, _, _ := s.pki.Client.Issue(pki.Client("system:node:n2", "system:nodes"))
-				io.WriteString(w, `{"kubeletClientCert":`+quote(cert)+`,"clientCA":`+quote(s.pki.Client.PEM)+`}`)
+				_, _ = io.WriteString(w, `{"kubeletClientCert":`+quote(cert)+`,"clientCA":`+quote(s.pki.Client.PEM)+`}`)
 				return true
 			},
 			want: "bad kubelet client certificate",
@@ -181,20 +180,17 @@ func TestTokenIsNotSentToImpostor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := tls.NewListener(listen(t, "127.0.0.1:0"), &tls.Config{Certificates: []tls.Certificate{pair}})
 	asked := make(chan struct{}, 100)
 	impostor := &http.Server{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, _, ok := r.BasicAuth(); ok {
 			t.Error("the impostor got the token")
 		}
-		w.Write(s.pki.Server.PEM)
+		_, _ = w.Write(s.pki.Server.PEM)
 		asked <- struct{}{}
 	})}
-	go impostor.Serve(l)
-	t.Cleanup(func() { impostor.Close() })
+	go func() { _ = impostor.Serve(l) }()
+	t.Cleanup(func() { _ = impostor.Close() })
 	o := s.options(t)
 	o.ServerURL = "https://" + l.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -217,13 +213,10 @@ func TestJoinWaitsForTheServer(t *testing.T) {
 		a := newTestAgent(t, o)
 		done := make(chan error, 1)
 		go func() { _, err := a.join(t.Context()); done <- err }()
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := listen(t, addr)
 		server := &http.Server{Handler: s.Config.Handler, TLSConfig: s.TLS, ErrorLog: s.Config.ErrorLog}
-		go server.ServeTLS(l, "", "")
-		defer server.Close()
+		go func() { _ = server.ServeTLS(l, "", "") }()
+		defer func() { _ = server.Close() }()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -38,7 +39,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if err := raiseVerbosity(int(s.Logging.Verbosity)); err != nil {
 		return err
 	}
-	if err := prepareKubelet(s); err != nil {
+	if err := prepareKubelet(ctx, s); err != nil {
 		return err
 	}
 	deps, err := app.UnsecuredDependencies(ctx, s, utilfeature.DefaultFeatureGate)
@@ -53,7 +54,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 
 // prepareKubelet makes the kubelet's directories and checks its port, over which the kubelet
 // would end the process.
-func prepareKubelet(s *options.KubeletServer) error {
+func prepareKubelet(ctx context.Context, s *options.KubeletServer) error {
 	for _, dir := range []string{s.RootDirectory, s.PodLogsDir, s.VolumePluginDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make the kubelet's directories: %w", err)
@@ -63,7 +64,7 @@ func prepareKubelet(s *options.KubeletServer) error {
 		net.JoinHostPort(s.Address, strconv.Itoa(int(s.Port))),
 		net.JoinHostPort(s.HealthzBindAddress, strconv.Itoa(int(s.HealthzPort))),
 	} {
-		if err := checkFree(addr); err != nil {
+		if err := checkFree(ctx, addr); err != nil {
 			return fmt.Errorf("%w: another kubelet on this host? Stop it, or give this node an address of its own", err)
 		}
 	}
@@ -71,8 +72,9 @@ func prepareKubelet(s *options.KubeletServer) error {
 }
 
 // checkFree listens for a moment.
-func checkFree(addr string) error {
-	l, err := net.Listen("tcp", addr)
+func checkFree(ctx context.Context, addr string) error {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -84,7 +86,7 @@ func stopped(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("it stopped by itself")
+	return errors.New("it stopped by itself")
 }
 
 // socketURL makes the path of a socket a URL, as the kubelet wants it.

@@ -42,7 +42,7 @@ func TestNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Release()
+	defer func() { _ = lock.Release() }()
 	cidr := netip.MustParsePrefix
 	start := time.Now()
 	cp := controlplane.New(controlplane.Options{
@@ -72,7 +72,7 @@ func TestNode(t *testing.T) {
 
 	a := newTestAgent(t, Options{
 		NodeName: "n1", NodeIPs: []netip.Addr{nodeIP}, DataDir: dir,
-		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.APIReady(),
+		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.Joinable(),
 		Runtime:    func(context.Context) (string, error) { return socket, nil },
 		CgroupRoot: cgroupRoot, KubeletArgs: []string{"node-labels=k3m.io/test=yes"},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -124,7 +124,11 @@ func TestNode(t *testing.T) {
 	t.Run("kubelet refuses strangers", func(t *testing.T) {
 		client := &http.Client{Timeout: soon, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 		for _, path := range []string{"/pods", "/metrics", "/healthz", "/runningpods/"} {
-			resp, err := client.Get("https://192.0.2.7:10250" + path)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://192.0.2.7:10250"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -197,7 +201,7 @@ func addInterface(t *testing.T, name, cidr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { netlink.LinkDel(link) })
+	t.Cleanup(func() { _ = netlink.LinkDel(link) })
 	addr, err := netlink.ParseAddr(cidr)
 	if err != nil {
 		t.Fatal(err)

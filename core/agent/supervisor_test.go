@@ -65,7 +65,7 @@ func (s *supervisor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.URL.Path {
 	case wire.CACertsPath:
-		w.Write(s.pki.Server.PEM)
+		_, _ = w.Write(s.pki.Server.PEM)
 	case wire.JoinPath:
 		s.join(w, r)
 	case wire.ComponentPath:
@@ -95,7 +95,7 @@ func (s *supervisor) join(w http.ResponseWriter, r *http.Request) {
 	for _, ip := range req.NodeIPs {
 		ips.IPs = append(ips.IPs, netip.MustParseAddr(ip))
 	}
-	json.NewEncoder(w).Encode(wire.JoinResponse{
+	_ = json.NewEncoder(w).Encode(wire.JoinResponse{
 		ServerCA:           string(s.pki.Server.PEM),
 		ClientCA:           string(s.pki.Client.PEM),
 		KubeletClientCert:  s.sign(s.pki.Client, pki.Client("system:node:"+req.NodeName, "system:nodes"), req.KubeletClientCSR),
@@ -125,7 +125,7 @@ func (s *supervisor) component(w http.ResponseWriter, r *http.Request) {
 	}
 	node := leaf.Subject.CommonName[len("system:node:"):]
 	cert := s.sign(s.pki.Client, pki.Client("k3m:component:"+req.ID+":"+node, "k3m:components"), req.CSR)
-	json.NewEncoder(w).Encode(wire.ComponentResponse{Cert: cert})
+	_ = json.NewEncoder(w).Encode(wire.ComponentResponse{Cert: cert})
 }
 
 func (s *supervisor) sign(a *pki.Authority, leaf pki.Leaf, csr string) string {
@@ -142,7 +142,7 @@ func (s *supervisor) sign(a *pki.Authority, leaf pki.Leaf, csr string) string {
 
 func fail(w http.ResponseWriter, code int, message string) {
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(wire.Error{Message: message})
+	_ = json.NewEncoder(w).Encode(wire.Error{Message: message})
 }
 
 // options are those of an agent of s.
@@ -167,12 +167,19 @@ func newTestAgent(t *testing.T, o Options) *Agent {
 // freeAddr is an address on which nobody listens for now.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l := listen(t, "127.0.0.1:0")
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return l
 }
 
 func mode(t *testing.T, path string) os.FileMode {
