@@ -49,7 +49,7 @@ func (s sweep) run(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(
-		s.deleteContainers(ctx),
+		s.deleteContainers(ctx, everyContainer),
 		s.killShims(ctx),
 		s.removeNetworks(ctx),
 		s.unmount(),
@@ -58,9 +58,12 @@ func (s sweep) run(ctx context.Context) error {
 	)
 }
 
-// deleteContainers has runc kill every container that it knows in this node's state,
-// and remove their cgroups.
-func (s sweep) deleteContainers(ctx context.Context) error {
+// everyContainer is a choice of deleteContainers.
+func everyContainer(string) bool { return true }
+
+// deleteContainers has runc kill those containers that it knows in this node's state and
+// that are chosen by their ID, and remove their cgroups.
+func (s sweep) deleteContainers(ctx context.Context, chosen func(id string) bool) error {
 	states, err := filepath.Glob(filepath.Join(s.runcRoot(), "*", "*", "state.json"))
 	if err != nil {
 		return err
@@ -68,6 +71,9 @@ func (s sweep) deleteContainers(ctx context.Context) error {
 	var errs []error
 	for _, state := range states {
 		id, root := filepath.Base(filepath.Dir(state)), filepath.Dir(filepath.Dir(state))
+		if !chosen(id) {
+			continue
+		}
 		runc := exec.CommandContext(ctx, filepath.Join(s.binDir, "runc"), "--root", root, "delete", "--force", id)
 		if out, err := runc.CombinedOutput(); err != nil {
 			errs = append(errs, fmt.Errorf("delete container %s: %w: %s", id, err, strings.TrimSpace(string(out))))
@@ -78,17 +84,19 @@ func (s sweep) deleteContainers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// killShims ends the shims that report to this node's containerd, and waits for them.
+// killShims ends all processes that serve this node's containers, and waits for them.
 func (s sweep) killShims(ctx context.Context) error {
 	pids, err := cgroupProcesses(s.shimCgroup)
 	if err != nil {
 		return err
 	}
-	others, err := shimsOf(s.socket)
+	shims, err := shimsOf(s.socket)
 	if err != nil {
 		return err
 	}
-	pids = append(pids, others...)
+	for _, shim := range shims {
+		pids = append(pids, shim.pid)
+	}
 	slices.Sort(pids)
 	var errs []error
 	for _, pid := range slices.Compact(pids) {
@@ -97,33 +105,6 @@ func (s sweep) killShims(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// shimsOf finds the shims that were started for the containerd at socket, which is in
-// their command line.
-func shimsOf(socket string) ([]int, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, file := range files {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			continue // the process ended
-		}
-		args := strings.Split(string(raw), "\x00")
-		if filepath.Base(args[0]) != "containerd-shim-runc-v2" {
-			continue
-		}
-		if i := slices.Index(args, "-address"); i >= 0 && i+1 < len(args) && args[i+1] == socket {
-			var pid int
-			if _, err := fmt.Sscanf(file, "/proc/%d/cmdline", &pid); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids, nil
 }
 
 // killAndWait returns when the process has ended, or at ctx's deadline.

@@ -33,7 +33,11 @@ func (s sweep) removeNetworks(ctx context.Context) error {
 	}
 	var errs []error
 	for _, record := range records {
-		a, ok := readAttachment(record)
+		raw, err := os.ReadFile(record)
+		if err != nil {
+			continue // another node's, removed meanwhile
+		}
+		a, ok := parseAttachment(raw)
 		if !ok || !strings.HasPrefix(a.NetNS, s.state+"/") {
 			continue
 		}
@@ -48,12 +52,9 @@ func (s sweep) removeNetworks(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func readAttachment(record string) (a attachment, ok bool) {
-	raw, err := os.ReadFile(record)
-	if err != nil || json.Unmarshal(raw, &a) != nil {
-		return a, false
-	}
-	return a, a.NetNS != ""
+// parseAttachment reads a record; ok means that it names a network namespace.
+func parseAttachment(raw []byte) (a attachment, ok bool) {
+	return a, json.Unmarshal(raw, &a) == nil && a.NetNS != ""
 }
 
 // detach runs the DEL of the network's plugins.

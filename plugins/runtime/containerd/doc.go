@@ -6,7 +6,7 @@
 // what the host can do (hostcheck.go). store.go imports image archives; feed.go decides
 // which file is imported when, with watch.go (inotify) and ledger.go (what was imported
 // already). commands.go serves `k3m ctr`, `k3m crictl` and `k3m image`; cleanup.go takes
-// a node's containers off the host. pause/ is the sandbox image, carried/ pins runc and
+// a node's containers off the host, orphans.go those that nobody knows. pause/ is the sandbox image, carried/ pins runc and
 // crictl in a module of their own.
 //
 // Pods outlive this process: they are children of their shims, which live in a cgroup

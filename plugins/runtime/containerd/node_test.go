@@ -217,16 +217,8 @@ func (n *node) runPodOn(name string, network runtime.NamespaceMode) (sandbox, co
 	n.t.Helper()
 	pods, _ := n.cri()
 	ctx := context.Background()
-	config := &runtime.PodSandboxConfig{
-		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
-		LogDirectory: n.t.TempDir(),
-		Linux: &runtime.LinuxPodSandboxConfig{
-			CgroupParent: n.facts.CgroupParent + "/pods",
-			SecurityContext: &runtime.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtime.NamespaceOption{Network: network},
-			},
-		},
-	}
+	config := n.sandboxConfig(n.t, name)
+	config.Linux.SecurityContext.NamespaceOptions.Network = network
 	s, err := pods.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: config})
 	if err != nil {
 		n.t.Fatal(err)
@@ -250,6 +242,23 @@ func (n *node) runPodOn(name string, network runtime.NamespaceMode) (sandbox, co
 	}
 	return s.PodSandboxId, c.ContainerId
 }
+
+// sandboxConfig is a sandbox on the host's network.
+func (n *node) sandboxConfig(t *testing.T, name string) *runtime.PodSandboxConfig {
+	return &runtime.PodSandboxConfig{
+		Metadata:     &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
+		LogDirectory: t.TempDir(),
+		Linux: &runtime.LinuxPodSandboxConfig{
+			CgroupParent: n.facts.CgroupParent + "/pods",
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{
+				NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE},
+			},
+		},
+	}
+}
+
+// waitForReady makes a call wait for a connection that a restart broke.
+var waitForReady = grpc.WaitForReady(true)
 
 // exec runs a command in the container and returns what it wrote.
 func (n *node) exec(container string, command ...string) string {

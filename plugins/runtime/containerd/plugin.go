@@ -60,6 +60,9 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 		return err
 	}
 	defer e.stop()
+	if err := (sweep{layout: s.layout, binDir: s.bin, log: logger}).removeOrphans(ctx); err != nil {
+		logger.Error("remove what a killed containerd left half made", "error", err)
+	}
 	images := store{client: e.bridge.client, snapshotter: s.snapshotter, cri: e.bridge.cri}
 	// Before anybody can ask for a sandbox.
 	if err := loadPause(ctx, images, s.pauseImage, facts.Paths.CarriedImagesDir); err != nil {
