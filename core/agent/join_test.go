@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -288,4 +289,45 @@ func TestNodePassword(t *testing.T) {
 	if _, err := nodePassword(path); err == nil || !strings.Contains(err.Error(), "is empty") {
 		t.Errorf("an empty file: %v", err)
 	}
+}
+
+// FuzzJoinAnswer reads what somebody who took a server's place, and its key, could answer.
+func FuzzJoinAnswer(f *testing.F) {
+	authority, err := pki.Ensure(f.TempDir()+"/tls", false)
+	if err != nil {
+		f.Fatal(err)
+	}
+	o := testOptions()
+	o.DataDir = f.TempDir()
+	var k keys
+	var certs []string
+	for _, key := range []*[]byte{&k.kubeletClient, &k.kubeletServing, &k.proxy} {
+		csr, keyPEM, err := pki.NewRequest()
+		if err != nil {
+			f.Fatal(err)
+		}
+		public, err := pki.RequestedKey(csr)
+		if err != nil {
+			f.Fatal(err)
+		}
+		cert, err := authority.Client.Sign(pki.Client("system:node:n1"), public)
+		if err != nil {
+			f.Fatal(err)
+		}
+		*key, certs = keyPEM, append(certs, quote(cert))
+	}
+	ca := quote(authority.Client.PEM)
+	f.Add([]byte(`{"clientCA":` + ca + `,"kubeletClientCert":` + certs[0] + `,"kubeletServingCert":` + certs[1] + `,"kubeProxyCert":` + certs[2] + `}`))
+	f.Add([]byte(`{"clientCA":"","kubeletClientCert":"-----BEGIN CERTIFICATE-----"}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var resp wire.JoinResponse
+		if json.Unmarshal(body, &resp) != nil {
+			return
+		}
+		id, err := newIdentity(o, authority.Server.PEM, k, &resp)
+		if err == nil && id.kubelet.Leaf.Subject.CommonName != "system:node:n1" {
+			t.Errorf("took an identity of %s", id.kubelet.Leaf.Subject)
+		}
+	})
 }

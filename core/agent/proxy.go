@@ -19,7 +19,7 @@ import (
 // calls, which clean up after another mode) would take the processor from what makes the node
 // Ready, and until then there are no pods but those that make the network. These may need
 // Services, with a network that isn't ours: hence the limit.
-const proxyGrace = 2 * time.Second
+const proxyGrace = 5 * time.Second
 
 // runProxy runs kube-proxy once the node is Ready, or for a while has not become so: in any case
 // once its object has its addresses, for which kube-proxy would ask once a second. kube-proxy doesn't know how to stop: when ctx ends it is left to the end
