@@ -14,8 +14,7 @@ const (
 )
 
 // Facts are what the host knows of the node and the cluster when Run or Cleanup starts.
-// They don't change while a component runs: a change restarts it. Dual-stack lists begin
-// with the primary family.
+// Dual-stack lists begin with the primary family.
 type Facts struct {
 	NodeName      string
 	NodeIPs       []netip.Addr

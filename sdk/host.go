@@ -46,7 +46,7 @@ func (h *Host) Facts() Facts {
 
 // Kubeconfig is the path of a kubeconfig for the component's own identity, which has
 // exactly the rights of Info.Rules. It is empty for a component that does not require
-// the API, and in Cleanup. The credentials in it are renewed in place: read it again
+// the API, and in Cleanup. The credentials in it may be renewed in place: read it again
 // when the API says 401, or use a client that does.
 func (h *Host) Kubeconfig() string { return h.kubeconfig }
 

@@ -46,7 +46,7 @@ func TestReports(t *testing.T) {
 			"runtime unix:///a, network 10.42.0.1"},
 		{"nothing after the end", func(h *Host) { h.close(); h.Ready() }, ""},
 		{"a reason is cut and made printable", func(h *Host) { h.Degraded("a\x00" + strings.Repeat("b", 2000)) },
-			"degraded: a\uFFFD" + strings.Repeat("b", maxReason-2) + "…"},
+			"degraded: a\uFFFD" + strings.Repeat("b", maxReason-4) + "…"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newTestHost()

@@ -7,18 +7,23 @@ import (
 	"unicode"
 )
 
+// cutMark stands where something was cut off.
+const cutMark = "…"
+
 // Clean makes s fit for a log, a terminal and a status field: what doesn't print is
-// replaced, and it is cut after most bytes. New lines and tabs stay.
+// replaced, and it is cut, with a mark, after most bytes. New lines and tabs stay.
 func Clean(s string, most int) string {
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return strings.Map(func(r rune) rune {
+	head := s[:min(len(s), most)] // replacing makes nothing shorter
+	clean := strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
 			return r
 		}
 		return unicode.ReplacementChar
-	}, s)
+	}, head)
+	if len(s) == len(head) && len(clean) <= most {
+		return clean
+	}
+	return strings.ToValidUTF8(clean[:min(len(clean), most)], "") + cutMark
 }
 
 // Strings returns the text of each value.
