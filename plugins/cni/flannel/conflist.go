@@ -63,18 +63,18 @@ func writeConflist(dir string, content []byte) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, content) {
 		return nil
 	}
-	// Made beside the directory, which the runtime watches.
-	if err := writeFile(filepath.Dir(dir), path, content, 0o644); err != nil {
+	if err := writeFile(path, content, 0o644); err != nil {
 		return fmt.Errorf("write CNI configuration: %w", err)
 	}
 	return nil
 }
 
-// writeFile replaces path atomically, by way of a file in the directory beside, which is
-// on the same file system. It does not wait for the disk: all that is written with it is
-// written anew at the next start.
-func writeFile(beside, path string, content []byte, mode os.FileMode) error {
-	temporary := filepath.Join(beside, "."+filepath.Base(path)+".new")
+// writeFile replaces path atomically. The file that is renamed lies in the same directory:
+// containerd, which watches the CNI directory, acts when a file of it is written or renamed
+// away, and not when one appears (pkg cri/server, cniNetConfSyncer). writeFile does not wait
+// for the disk: all that is written with it is written anew at the next start.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	if err := os.WriteFile(temporary, content, mode); err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func loadState(stateDir string) (state, error) {
 func (st state) save(stateDir string) error {
 	raw, err := json.MarshalIndent(st, "", "  ")
 	if err == nil {
-		err = writeFile(stateDir, statePath(stateDir), append(raw, '\n'), 0o600)
+		err = writeFile(statePath(stateDir), append(raw, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write down what this run makes: %w", err)
