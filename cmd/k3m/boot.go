@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/cmd/internal/bundle"
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/config"
@@ -78,6 +80,9 @@ func (s *server) prepare(logger hclog.Logger) error {
 	}
 	if err := recordNode(cfg); err != nil {
 		return err
+	}
+	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
+		s.log.Warn("an older distribution could not be removed", "error", err)
 	}
 	s.filter = agent.DetectPacketFilter(context.Background())
 	s.controlPlane = controlplane.New(controlplane.Options{

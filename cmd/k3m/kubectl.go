@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -39,6 +42,9 @@ else ` + config.DefaultKubeconfig + `.`,
 func runKubectl(args []string) error {
 	named, args := cutNodeFlags(args)
 	if kubeconfig := nodeKubeconfig(named); kubeconfig != "" {
+		if _, err := os.Stat(kubeconfig); errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(os.Stderr, "k3m kubectl: there is no %s: no server has run here yet; start one with `k3m server`, or name its --data-dir\n", kubeconfig)
+		}
 		// Read by kubectl, in this process.
 		if err := os.Setenv("KUBECONFIG", kubeconfig); err != nil {
 			return err

@@ -151,13 +151,13 @@ func cleanComponents(ctx context.Context, n node) error {
 		return errors.Is(err, fs.ErrNotExist)
 	})
 	p := &plan{cfg: &config.Config{DataDir: n.dataDir, RunDir: n.runDir}, bundle: dir}
-	return components.NewSupervisor(components.Options{
+	return components.Cleanup(ctx, components.Options{
 		Selection: components.Selection{Entries: entries},
 		Launcher:  p.launcher(),
 		DataDir:   n.dataDir, RunDir: n.runDir, CgroupParent: cgroupParent(n.dataDir),
 		Facts:  p.facts,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Warn}),
-	}).Cleanup(ctx)
+	})
 }
 
 func cleanAgent(ctx context.Context, n node) error {

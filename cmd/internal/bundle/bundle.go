@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,9 @@ type trailer struct {
 }
 
 var trailerSize = int64(binary.Size(trailer{}))
+
+// scratchPrefix begins the names of unfinished directories.
+const scratchPrefix = ".unpack-"
 
 // ErrNoPayload tells that an executable carries no distribution.
 var ErrNoPayload = errors.New("the executable carries no distribution; build one with `make build`")
@@ -102,7 +106,7 @@ func (p *Payload) Unpack(parent string) (string, error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", err
 	}
-	scratch, err := os.MkdirTemp(parent, ".unpack-")
+	scratch, err := os.MkdirTemp(parent, scratchPrefix)
 	if err != nil {
 		return "", err
 	}
@@ -132,6 +136,34 @@ func (p *Payload) Unpack(parent string) (string, error) {
 		return "", err
 	}
 	return dir, nil
+}
+
+// unpackPatience is how long an unpacking may take before what it left is taken for a dead
+// process's.
+const unpackPatience = time.Hour
+
+// Prune removes from parent the bundle directories of other versions, and what unpackings
+// that were killed left. keep is a bundle directory; nothing happens when it does not lie
+// in parent. Processes that run from a removed directory go on.
+func Prune(parent, keep string) error {
+	if filepath.Dir(keep) != filepath.Clean(parent) {
+		return nil
+	}
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if entry.Name() == filepath.Base(keep) {
+			continue
+		}
+		if info, err := entry.Info(); strings.HasPrefix(entry.Name(), scratchPrefix) && (err != nil || time.Since(info.ModTime()) < unpackPatience) {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(parent, entry.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 func syncFS(dir string) error {
