@@ -208,8 +208,10 @@ func (c *component) freshGroup() (cgroup.Group, error) {
 	if err != nil || len(g) == 0 {
 		return nil, err
 	}
-	if err := c.sup.reaper.add(g); err != nil {
-		return nil, err
+	if c.sup.reaper != nil { // Cleanup has none
+		if err := c.sup.reaper.add(g); err != nil {
+			return nil, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, killTimeout)
 	defer cancel()
@@ -223,25 +225,16 @@ func (c *component) freshGroup() (cgroup.Group, error) {
 	return g, err
 }
 
-// prepare asks the process who it is, and waits for what the component requires.
+// prepare asks the process who it is and whether it likes its configuration, and waits for
+// what the component requires.
 func (c *component) prepare(p *process) (kubeconfig string, err error) {
-	ctx, cancel := context.WithCancelCause(c.ctx)
-	defer cancel(nil)
-	infoCtx, cancelInfo := context.WithTimeoutCause(ctx, infoTimeout, fmt.Errorf("the plugin did not say who it is within %s", infoTimeout))
-	info, err := p.Info(infoCtx)
-	cancelInfo()
-	switch {
-	case errors.Is(err, client.ErrGone):
-		return "", c.awaitDeath(p, "before it said who it is")
-	case errors.Is(err, client.ErrProtocol):
-		return "", refusedError{err}
-	case err != nil:
+	if err := c.identify(p); err != nil {
 		return "", err
 	}
-	if err := checkInfo(c.entry, info); err != nil {
+	if err := c.checkConfig(p); err != nil {
 		return "", err
 	}
-	err = c.sup.await(ctx, p.died(), func() bool {
+	err = c.sup.await(c.ctx, p.died(), func() bool {
 		missing := c.sup.missing(c.info)
 		if len(missing) > 0 {
 			c.set(Waiting, "waits for "+joinRequirements(missing), nil)
@@ -260,11 +253,57 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) || c.sup.opts.Identity == nil {
 		return "", nil
 	}
-	kubeconfig, err = c.sup.opts.Identity(ctx, c.info, max(c.uid, 0))
+	kubeconfig, err = c.sup.opts.Identity(c.ctx, c.info, max(c.uid, 0))
 	if err != nil {
 		return "", fmt.Errorf("make the component's identity: %w", err)
 	}
 	return kubeconfig, nil
+}
+
+// identify checks that the process says of itself what is on record.
+func (c *component) identify(p *process) error {
+	ctx, cancel := c.askContext("did not say who it is")
+	defer cancel()
+	info, err := p.Info(ctx)
+	switch {
+	case errors.Is(err, client.ErrGone):
+		return c.awaitDeath(p, "before it said who it is")
+	case errors.Is(err, client.ErrProtocol):
+		return refusedError{err}
+	case err != nil:
+		return err
+	}
+	return checkInfo(c.entry, info)
+}
+
+// checkConfig refuses a configuration that the component itself refuses: it would fail
+// with it each time.
+func (c *component) checkConfig(p *process) error {
+	config, ok := c.sup.opts.Config[c.info.ID()]
+	if !ok || !c.info.Has(sdk.AbilityValidateConfig) {
+		return nil
+	}
+	ctx, cancel := c.askContext("did not check its configuration")
+	defer cancel()
+	problems, err := p.ValidateConfig(ctx, config)
+	switch {
+	case errors.Is(err, client.ErrGone):
+		return c.awaitDeath(p, "while it checked its configuration")
+	case err != nil:
+		return err
+	case len(problems) == 0:
+		return nil
+	}
+	var all []string
+	for _, problem := range problems {
+		all = append(all, strings.TrimPrefix(problem.Path+": "+problem.Message, ": "))
+	}
+	return refusedError{fmt.Errorf("its configuration is wrong: %s; correct it and restart the component", strings.Join(all, "; "))}
+}
+
+// askContext bounds a call that a plugin answers at once.
+func (c *component) askContext(failing string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(c.ctx, askTimeout, fmt.Errorf("the plugin %s within %s", failing, askTimeout))
 }
 
 // awaitDeath is called when the connection broke: the process is dying, or broken.
@@ -283,11 +322,4 @@ func joinRequirements(rs []sdk.Requirement) string {
 		out = append(out, string(r))
 	}
 	return strings.Join(out, ", ")
-}
-
-func levelName(l hclog.Logger) string {
-	if level := l.GetLevel(); level != hclog.NoLevel && level != hclog.Off {
-		return level.String()
-	}
-	return hclog.Info.String()
 }

@@ -230,3 +230,11 @@ func (w *lineWriter) Close() {
 		w.rest = nil
 	}
 }
+
+// levelName is the level that a plugin is told to log at.
+func levelName(l hclog.Logger) string {
+	if level := l.GetLevel(); level != hclog.NoLevel && level != hclog.Off {
+		return level.String()
+	}
+	return hclog.Info.String()
+}

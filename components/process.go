@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// infoTimeout is how long a plugin may take to say who it is, once it serves.
-	infoTimeout = 10 * time.Second
+	// askTimeout is how long a plugin may take to answer what it knows without working:
+	// who it is, whether it likes its configuration.
+	askTimeout = 10 * time.Second
 	// exitPatience is how long a process may take to exit after its component stopped.
 	exitPatience = time.Second
 	// killTimeout is how long the kernel may take to end killed processes.

@@ -88,14 +88,10 @@ func NewSupervisor(o Options) *Supervisor {
 // could not be started at all, or not be ended; a component that fails is not an error of
 // Run's.
 func (s *Supervisor) Run(ctx context.Context) error {
+	if err := s.makeRoom(ctx); err != nil {
+		return err
+	}
 	components := filepath.Join(s.opts.RunDir, "components")
-	if err := errors.Join(makePassable(s.opts.RunDir), makePassable(components),
-		makePassable(s.opts.DataDir), makePassable(filepath.Join(s.opts.DataDir, "components"))); err != nil {
-		return fmt.Errorf("run components: %w", err)
-	}
-	if err := s.sweep(ctx); err != nil {
-		return fmt.Errorf("end the plugins of an earlier k3m: %w", err)
-	}
 	reaper, err := startReaper(s.opts.Launcher, filepath.Join(components, "reaper.lock"),
 		filepath.Join(components, "reaper.log"), s.opts.Logger)
 	if err != nil {
@@ -112,6 +108,20 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.stopAll(context.Cause(ctx))
 	lives.Wait()
 	return s.removeGroups()
+}
+
+// makeRoom makes the directories above the components' own, and ends what an earlier core
+// left.
+func (s *Supervisor) makeRoom(ctx context.Context) error {
+	for _, dir := range []string{s.opts.DataDir, s.opts.RunDir} {
+		if err := errors.Join(makePassable(dir), makePassable(filepath.Join(dir, "components"))); err != nil {
+			return fmt.Errorf("make the components' directories: %w", err)
+		}
+	}
+	if err := s.sweep(ctx); err != nil {
+		return fmt.Errorf("end the plugins of an earlier k3m: %w", err)
+	}
+	return nil
 }
 
 // stopAll tells components to stop once all that require them have stopped, and returns
@@ -258,6 +268,11 @@ func (s *Supervisor) Restart(id string) error {
 func (s *Supervisor) Status() []ComponentStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.statuses()
+}
+
+// statuses is called with the lock held.
+func (s *Supervisor) statuses() []ComponentStatus {
 	out := make([]ComponentStatus, len(s.components))
 	for i, c := range s.components {
 		out[i] = c.status

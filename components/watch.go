@@ -14,9 +14,10 @@ type watcher struct {
 // Watch sends the status of all components and then each change, none left out, until
 // ctx ends; then it closes the channel.
 func (s *Supervisor) Watch(ctx context.Context) <-chan ComponentStatus {
-	w := &watcher{queue: s.Status(), wake: make(chan struct{}, 1)}
+	w := &watcher{wake: make(chan struct{}, 1)}
 	w.wake <- struct{}{}
 	s.mu.Lock()
+	w.queue = s.statuses()
 	s.watchers = append(s.watchers, w)
 	s.mu.Unlock()
 	out := make(chan ComponentStatus)

@@ -14,6 +14,10 @@ import (
 // run calls the component's Run and follows it until it has ended, the process has died,
 // or the component is to stop or to start anew.
 func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, err error) {
+	select {
+	case <-c.restart: // asked for while this very process was being started
+	default:
+	}
 	var readySince time.Time
 	ended := make(chan error, 1)
 	runCtx, cancel := context.WithCancel(context.Background())

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 )
@@ -30,6 +32,8 @@ import (
 func startAPI(t *testing.T) *rest.Config {
 	t.Helper()
 	dir := t.TempDir()
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	t.Chdir(dir) // unix sockets of etcd are files in the working directory, named host:port
 	startEtcd(t)
 
@@ -97,7 +101,7 @@ func startAPI(t *testing.T) *rest.Config {
 func startEtcd(t *testing.T) {
 	t.Helper()
 	config := embed.NewConfig()
-	config.Dir, config.LogLevel = filepath.Join(t.TempDir(), "etcd"), "error"
+	config.Dir, config.LogLevel = filepath.Join(t.TempDir(), "etcd"), "fatal"
 	clients, peers := []url.URL{{Scheme: "unix", Host: "etcd:1"}}, []url.URL{{Scheme: "unix", Host: "etcd:2"}}
 	config.ListenClientUrls, config.AdvertiseClientUrls = clients, clients
 	config.ListenPeerUrls, config.AdvertisePeerUrls = peers, peers

@@ -66,7 +66,7 @@ func openExecutable(path, digest string) (*os.File, error) {
 	if err != nil || len(want) != sha256.Size {
 		return nil, refusal{fmt.Errorf("the digest on record for %s is not a SHA-256: %q", path, digest)}
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, refusal{fmt.Errorf("open plugin: %w", &os.PathError{Op: "open", Path: path, Err: err})}
 	}

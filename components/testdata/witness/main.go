@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,6 +25,14 @@ func main() {
 }
 
 func (w *witness) Info() sdk.Info { return w.info }
+
+// Cleanup shows that it was called, and by whom.
+func (w *witness) Cleanup(_ context.Context, host *sdk.Host) error {
+	if string(host.Config()) == `{"fail":true}` {
+		return errors.New("the device is busy")
+	}
+	return os.WriteFile(host.StateDir()+"/cleaned", fmt.Append(nil, os.Getuid()), 0o600)
+}
 
 // Run shows what it was given in its state directory.
 func (w *witness) Run(ctx context.Context, host *sdk.Host) error {
