@@ -29,6 +29,11 @@ func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
 		return err
 	}
 	paths := host.Facts().Paths
+	for _, dir := range []string{paths.AgentDir, paths.CNIConfDir, paths.CNIBinDir} {
+		if !filepath.IsAbs(dir) { // it would be under the process's own directory
+			return fmt.Errorf("the host gives no absolute path (%q) of a directory to clean up", dir)
+		}
+	}
 	st, err := loadState(host.StateDir())
 	errs := []error{err}
 	errs = append(errs, removeFile(filepath.Join(paths.CNIConfDir, conflistName)))
@@ -63,20 +68,16 @@ func anyAddress(dir string) bool {
 	})
 }
 
-// prune removes what an earlier run left and this one has no use for, once it is known
-// what this one has use for: routes of nodes that went while nobody looked, interfaces
-// of another backend.
+// prune removes the routes of nodes that went while nobody looked, once all nodes that
+// there are have been seen.
 func (n *network) prune(ctx context.Context, leases *leases, s subnets) error {
 	select {
 	case <-leases.synced():
 	case <-ctx.Done():
 		return nil
 	}
-	cluster := stateOf(n.plan, s).ClusterCIDRs
-	err := removeRoutes(cluster, s.list(), leases.current)
-	err = errors.Join(err, removeLinks(state{}, append(n.plan.backendLinks(), bridgeName)))
-	if err != nil {
-		n.log.Warn("can't remove what an earlier run left", "error", err)
+	if err := removeRoutes(stateOf(n.plan, s).ClusterCIDRs, s.list(), leases.current); err != nil {
+		n.log.Warn("routes of nodes that are gone stay behind", "error", err)
 	}
 	return nil
 }

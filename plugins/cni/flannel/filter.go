@@ -26,6 +26,8 @@ const (
 	// iptablesCheck is how often guard looks at iptables rules, which give no events;
 	// kube-proxy looks as often at its own.
 	iptablesCheck = 30 * time.Second
+	// restoreAttempts is how often guard makes rules anew that vanish right away again.
+	restoreAttempts = 5
 	// iptablesWait is how many seconds iptables waits for its lock.
 	iptablesWait = 5
 )
@@ -87,10 +89,8 @@ func (f *filter) apply(ctx context.Context, s subnets, before state) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	for _, chain := range []string{"-A FLANNEL-POSTRTG ", "-A POSTROUTING ", "-A FLANNEL-FWD ", "-A FORWARD "} {
-		if !slices.ContainsFunc(rules, func(rule string) bool { return strings.Contains(rule, chain) }) {
-			return nil, fmt.Errorf("flannel's iptables rules did not get into place (none with %q); the log says more", strings.TrimSpace(chain))
-		}
+	if missing := f.missing(rules); missing != "" {
+		return nil, fmt.Errorf("flannel's iptables rules did not get into place (none with %q); the log says more", missing)
 	}
 	return rules, nil
 }
@@ -115,29 +115,68 @@ func (f *filter) guard(ctx context.Context, s subnets) error {
 		return err
 	}
 	defer stop()
-	good, err := f.rules(ctx)
+	good, err := f.restore(ctx, s, nil)
 	for err == nil {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
-		}
-		var now []string
-		if now, err = f.rules(ctx); err != nil || slices.Equal(now, good) {
-			continue
-		}
-		f.log.Warn("someone changed the pod network's rules; making them anew", "packetFilter", f.plan.packetFilter)
-		if err = f.prepare(ctx); err != nil {
-			continue
-		}
-		if _, err = f.apply(ctx, s, state{}); err == nil {
-			good, err = f.rules(ctx)
+			good, err = f.restore(ctx, s, good)
 		}
 	}
 	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("look after the %s rules: %w", f.plan.packetFilter, err)
+}
+
+// restore returns the rules as they are listed, after it made them anew if they are
+// not good any more. Without good, any that have all that it takes are.
+func (f *filter) restore(ctx context.Context, s subnets, good []string) ([]string, error) {
+	rules, err := f.rules(ctx)
+	if err != nil || slices.Equal(rules, good) || good == nil && f.missing(rules) == "" {
+		return rules, err
+	}
+	// Who empties the ruleset may do it again right away (stop and start of a service).
+	for range restoreAttempts {
+		f.log.Warn("someone changed the pod network's rules; making them anew", "packetFilter", f.plan.packetFilter)
+		if err = f.prepare(ctx); err == nil {
+			_, err = f.apply(ctx, s, state{})
+		}
+		if err != nil {
+			continue
+		}
+		if rules, err = f.rules(ctx); err == nil {
+			missing := f.missing(rules)
+			if missing == "" {
+				return rules, nil
+			}
+			err = fmt.Errorf("there is none with %q although they were made %d times", missing, restoreAttempts)
+		}
+	}
+	return nil, err
+}
+
+// missing returns what rules lack: a piece of which there must be one for each family.
+func (f *filter) missing(rules []string) string {
+	pieces := []string{" accept", " masquerade"}
+	if f.plan.packetFilter == sdk.IPTables {
+		pieces = []string{"-A FLANNEL-POSTRTG ", "-A POSTROUTING ", "-A FLANNEL-FWD ", "-A FORWARD "}
+	}
+	families := len(f.plan.iptablesFamilies())
+	for _, piece := range pieces {
+		have := 0
+		for _, rule := range rules {
+			// A chain's own line ends in its policy, "policy accept;".
+			if strings.Contains(rule, piece) && !strings.HasSuffix(rule, ";") {
+				have++
+			}
+		}
+		if have < families {
+			return strings.TrimSpace(piece)
+		}
+	}
+	return ""
 }
 
 // changes returns a channel that tells when the rules may have changed, and what ends it.

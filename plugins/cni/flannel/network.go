@@ -169,7 +169,12 @@ func (n *network) useSubnets(ctx context.Context, up *upNetwork, leases *leases,
 	}))
 	steps.Go(n.timed("backend", func() (err error) {
 		up.backend, err = n.register(ctx, leases, up.uplink, up.mtu)
-		return err
+		if err != nil || before.Backend == "" {
+			return err
+		}
+		// Now, not when the backend runs: that one gives up on a route that vanishes
+		// under its hands together with the device of an earlier backend.
+		return removeLinks(state{}, append(n.plan.backendLinks(), bridgeName))
 	}))
 	return nil
 }

@@ -103,10 +103,16 @@ func TestRestartsDisturbNoTraffic(t *testing.T) {
 	}
 }
 
+// links are the host's interfaces, without what follows the state of a cable in the
+// kernel's own time.
+func (h *host) links() string {
+	return regexp.MustCompile(`<.*?>|state [A-Z]+`).ReplaceAllString(h.output("ip", "-o", "link"), "")
+}
+
 // fingerprint is all that the component makes on a host.
 func fingerprint(h *host) string {
 	h.t.Helper()
-	text := h.output("ip", "-o", "link") + h.output("ip", "-o", "-4", "addr") + h.output("ip", "-o", "-6", "addr", "show", "scope", "global") + h.output("ip", "route") + h.output("ip", "-6", "route", "show", "root", "fd42::/56") +
+	text := h.links() + h.output("ip", "-o", "-4", "addr") + h.output("ip", "-o", "-6", "addr", "show", "scope", "global") + h.output("ip", "route") + h.output("ip", "-6", "route", "show", "root", "fd42::/56") +
 		h.output("ip", "neigh", "show", "nud", "permanent") + h.output("bridge", "fdb", "show", "dev", "flannel.1")
 	if h.facts.PacketFilter == sdk.NFTables {
 		return text + h.output("nft", "--stateless", "list", "ruleset")
@@ -133,7 +139,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 			must(t, os.WriteFile(mine, []byte("#!/bin/sh\n"), 0o755))
 			one.output("ip", "route", "add", "10.99.0.0/24", "via", "192.168.77.1")
 			look := func() string {
-				return one.output("ip", "-o", "link") + one.output("ip", "route") + one.output("nft", "--stateless", "list", "ruleset") +
+				return one.links() + one.output("ip", "route") + one.output("nft", "--stateless", "list", "ruleset") +
 					one.output("iptables-legacy", "-S") + one.output("find", filepath.Join(one.dir, "agent"), "-type", "f")
 			}
 			if test.filter == sdk.IPTables { // whose tables and built-in chains stay
