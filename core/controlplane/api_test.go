@@ -84,7 +84,11 @@ func TestAnonymousSeesHealthAlone(t *testing.T) {
 		"/api/v1/namespaces": 401, "/api/v1/namespaces/kube-public/configmaps/cluster-info": 401,
 		"/.well-known/openid-configuration": 401,
 	} {
-		resp, err := (&http.Client{Transport: transport}).Get(admin.Host + path)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, admin.Host+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Client{Transport: transport}).Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}

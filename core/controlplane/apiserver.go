@@ -223,8 +223,8 @@ func (c *ControlPlane) listen(ctx context.Context) (net.Listener, error) {
 }
 
 // isReady asks the server's own /readyz, without going through the network.
-func (s *apiServer) isReady() bool {
-	request, err := http.NewRequest(http.MethodGet, "/readyz", nil)
+func (s *apiServer) isReady(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil)
 	if err != nil {
 		return false
 	}

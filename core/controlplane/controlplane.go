@@ -194,7 +194,7 @@ func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer, apiDone <-
 	ticker := time.NewTicker(readyInterval)
 	defer ticker.Stop()
 	stopping, grace := ctx.Done(), (<-chan time.Time)(nil)
-	for !api.isReady() {
+	for !api.isReady(context.WithoutCancel(ctx)) {
 		select {
 		case <-ticker.C:
 		case <-stopping:

@@ -257,16 +257,21 @@ func TestSelfSignedNodeIsRefused(t *testing.T) {
 func TestServingCertificateNames(t *testing.T) {
 	address := strings.TrimPrefix(admin.Host, "https://")
 	for _, name := range []string{"kubernetes", "kubernetes.default.svc.cluster.local", "localhost", "server-1", "127.0.0.1", "10.43.0.1", "192.0.2.10"} {
-		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: serverPool(t), ServerName: name})
-		if err != nil {
+		if err := handshake(t, address, &tls.Config{RootCAs: serverPool(t), ServerName: name}); err != nil {
 			t.Errorf("as %s: %v", name, err)
-			continue
 		}
-		conn.Close()
 	}
 	old := &tls.Config{RootCAs: serverPool(t), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
-	if conn, err := tls.Dial("tcp", address, old); err == nil {
-		conn.Close()
+	if err := handshake(t, address, old); err == nil {
 		t.Error("speaks TLS 1.1")
 	}
+}
+
+func handshake(t *testing.T, address string, config *tls.Config) error {
+	t.Helper()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -54,7 +54,7 @@ type child struct {
 
 func startChild(t *testing.T, dir string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Args[0])}
+	c := &child{cmd: exec.CommandContext(t.Context(), os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+dir)
 	var err error
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
@@ -146,7 +146,7 @@ func withoutServer(kubeconfig []byte) string {
 }
 
 func TestPortInUse(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

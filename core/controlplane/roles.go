@@ -52,10 +52,10 @@ func retryHook(hook genericapiserver.PostStartHookContext, what string, f func(c
 		}
 		return last == nil, nil
 	})
-	if err == nil || hook.Err() != nil {
-		return nil
+	if err != nil && hook.Err() == nil {
+		return fmt.Errorf("%s: %w", what, last)
 	}
-	return fmt.Errorf("%s: %w", what, last)
+	return nil // done, or stopping
 }
 
 // kubeletAdmin lets the API server reach the kubelets: for logs, exec and metrics.

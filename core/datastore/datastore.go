@@ -119,7 +119,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open datastore %s: %w", opts.File, err)
 	}
 
-	listener, err := listen(opts.Socket)
+	listener, err := listen(ctx, opts.Socket)
 	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open datastore: %w", err)
@@ -156,7 +156,7 @@ func probe(ctx context.Context, file string) (bloated bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer db.Close()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	var total, free, size int64
 	const question = "SELECT page_count, freelist_count, page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"
 	if err := db.QueryRowContext(ctx, question).Scan(&total, &free, &size); err != nil {
@@ -192,12 +192,12 @@ func dataSourceName(file string) string {
 	return (&url.URL{Scheme: "file", Path: file, OmitHost: true, RawQuery: params.Encode()}).String()
 }
 
-func listen(socket string) (net.Listener, error) {
+func listen(ctx context.Context, socket string) (net.Listener, error) {
 	// The lock is ours, so a socket that is still there belongs to a server that is dead.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	listener, err := net.Listen("unix", socket)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
 	}

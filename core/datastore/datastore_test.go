@@ -35,6 +35,15 @@ func open(tb testing.TB, dir string) (*datastore.Store, *clientv3.Client) {
 	return store, client
 }
 
+// end closes both.
+func end(tb testing.TB, store *datastore.Store, client *clientv3.Client) {
+	tb.Helper()
+	if err := client.Close(); err != nil {
+		tb.Error(err)
+	}
+	store.Close()
+}
+
 // create does what the API server does to create an object.
 func create(tb testing.TB, client *clientv3.Client, key, value string) bool {
 	tb.Helper()
@@ -61,9 +70,8 @@ func TestDataOutlivesARestart(t *testing.T) {
 	if create(t, client, "/registry/a", "2") {
 		t.Error("created twice")
 	}
-	client.Close()
 	start := time.Now()
-	store.Close()
+	end(t, store, client)
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("close took %v", took)
 	}
@@ -72,8 +80,7 @@ func TestDataOutlivesARestart(t *testing.T) {
 	}
 
 	store, client = open(t, dir)
-	defer store.Close()
-	defer client.Close()
+	defer end(t, store, client)
 	resp, err := client.Get(t.Context(), "/registry/a")
 	if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != "1" {
 		t.Errorf("got %v, %v", resp, err)
@@ -82,8 +89,7 @@ func TestDataOutlivesARestart(t *testing.T) {
 
 func TestWatchHearsOfAWriteAtOnce(t *testing.T) {
 	store, client := open(t, t.TempDir())
-	defer store.Close()
-	defer client.Close()
+	defer end(t, store, client)
 	events := client.Watch(t.Context(), "/registry/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	<-events // created
 	// kine's poller takes the first notification after a start as a reason to prepare its
@@ -120,15 +126,15 @@ func TestSynchronousFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer closeDB(t, db)
 	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "busy_timeout": "30000"} {
 		var got string
-		if err := db.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+		if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %q, %v; want %q", pragma, got, err, want)
 		}
 	}
 	var file string
-	if err := db.QueryRow("SELECT file FROM pragma_database_list").Scan(&file); err != nil || !strings.HasSuffix(file, "a%20strange?#name.db") {
+	if err := db.QueryRowContext(t.Context(), "SELECT file FROM pragma_database_list").Scan(&file); err != nil || !strings.HasSuffix(file, "a%20strange?#name.db") {
 		t.Errorf("file %q, %v", file, err)
 	}
 }
@@ -172,8 +178,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestBloatedFileIsRewritten(t *testing.T) {
 	dir := t.TempDir()
 	store, client := open(t, dir)
-	client.Close()
-	store.Close()
+	end(t, store, client)
 	file := filepath.Join(dir, "server", "db", "state.db")
 	db, err := sql.Open("sqlite3", datastore.DataSourceName(file))
 	if err != nil {
@@ -182,19 +187,25 @@ func TestBloatedFileIsRewritten(t *testing.T) {
 	for _, statement := range []string{
 		"CREATE TABLE bloat (x)", "INSERT INTO bloat VALUES (zeroblob(70000000))", "DROP TABLE bloat", "PRAGMA wal_checkpoint(TRUNCATE)",
 	} {
-		if _, err := db.Exec(statement); err != nil {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
-	db.Close()
+	closeDB(t, db)
 	if info, err := os.Stat(file); err != nil || info.Size() < 70_000_000 {
 		t.Fatalf("size before: %v, %v", info.Size(), err)
 	}
 	store, client = open(t, dir)
-	client.Close()
-	store.Close()
+	end(t, store, client)
 	if info, err := os.Stat(file); err != nil || info.Size() > 1_000_000 {
 		t.Errorf("size after: %v, %v", info.Size(), err)
+	}
+}
+
+func closeDB(t *testing.T, db *sql.DB) {
+	t.Helper()
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -215,7 +226,7 @@ func TestMain(m *testing.M) {
 
 func TestLockIsHeldByOneProcess(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "server", "lock")
-	holder := exec.Command(os.Args[0])
+	holder := exec.CommandContext(t.Context(), os.Args[0])
 	holder.Env = append(os.Environ(), holderEnv+"="+file)
 	out, err := holder.StdoutPipe()
 	if err != nil {
@@ -256,8 +267,7 @@ func TestLockIsHeldByOneProcess(t *testing.T) {
 // BenchmarkCommit is one create after the other, as the API server's at boot.
 func BenchmarkCommit(b *testing.B) {
 	store, client := open(b, b.TempDir())
-	defer store.Close()
-	defer client.Close()
+	defer end(b, store, client)
 	value := strings.Repeat("x", 1000)
 	for i := 0; b.Loop(); i++ {
 		create(b, client, fmt.Sprint("/registry/", i), value)
@@ -267,8 +277,7 @@ func BenchmarkCommit(b *testing.B) {
 // BenchmarkCommitFromMany is what controllers do together, with 16 at a time.
 func BenchmarkCommitFromMany(b *testing.B) {
 	store, client := open(b, b.TempDir())
-	defer store.Close()
-	defer client.Close()
+	defer end(b, store, client)
 	value := strings.Repeat("x", 1000)
 	var n atomic.Int64
 	b.SetParallelism(8) // times GOMAXPROCS

@@ -48,10 +48,7 @@ func AcquireLock(file string) (*Lock, error) {
 		return nil, fmt.Errorf("lock data directory: %s: %w", file, err)
 	}
 	// For LockedError and for people; the lock itself is the kernel's.
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
+	if err := writePID(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
@@ -61,6 +58,14 @@ func AcquireLock(file string) (*Lock, error) {
 // Release gives the lock back. The file stays: removing it would let two processes lock two
 // files of the same name.
 func (l *Lock) Release() error { return l.file.Close() }
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
 
 func readPID(f *os.File) int {
 	data, err := io.ReadAll(io.LimitReader(f, 32))
