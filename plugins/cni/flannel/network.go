@@ -76,6 +76,8 @@ type upNetwork struct {
 	subnets subnets
 	backend backend.Network
 	filter  *filter
+	// assigned is when the pod CIDRs were there, which others assign.
+	assigned time.Time
 }
 
 // up does everything up to Ready, since the node becomes Ready no sooner: what needs no
@@ -116,6 +118,7 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 		if err != nil {
 			return err
 		}
+		up.assigned = time.Now()
 		return n.useSubnets(ctx, up, leases, before, steps, prepared)
 	}))
 	if err := steps.Wait(); err != nil {
@@ -136,7 +139,8 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	n.report.NetworkReady(gateways)
 	n.report.Ready()
 	n.log.Info("the pod network is up", "backend", p.Backend, "podCIDRs", up.subnets.String(), "uplink", uplink.IfaceName,
-		"mtu", up.mtu, "packetFilter", p.packetFilter, "took", time.Since(started).Round(time.Millisecond).String())
+		"mtu", up.mtu, "packetFilter", p.packetFilter, "took", time.Since(started).Round(time.Millisecond).String(),
+		"podCIDRsAfter", up.assigned.Sub(started).Round(time.Millisecond).String())
 	return up, nil
 }
 
