@@ -13,7 +13,8 @@ import (
 )
 
 // Cleanup removes from the host what the selected components have left there: each that
-// can (sdk.Cleaner) is started once more, with its usual privileges, to do it. No
+// can (sdk.Cleaner) is started once more, with its usual privileges, to do it. The runtime
+// goes first, as its pods use what the others remove; those go in reverse order. No
 // Supervisor of the same node may run. One that fails does not keep the others from it;
 // the error tells of all. Of Options, StartTimeout and StopTimeout have no effect on how
 // long a component may take: ctx has.
@@ -23,7 +24,18 @@ func Cleanup(ctx context.Context, o Options) error {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	var errs []error
-	for _, c := range slices.Backward(s.components) {
+	order := slices.Clone(s.components)
+	slices.Reverse(order)
+	slices.SortStableFunc(order, func(a, b *component) int {
+		switch {
+		case isRuntime(a.info) == isRuntime(b.info):
+			return 0
+		case isRuntime(a.info):
+			return -1
+		}
+		return 1
+	})
+	for _, c := range order {
 		if c.info.Has(sdk.AbilityCleanup) {
 			if err := c.cleanUp(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("clean up after component %s: %w", c.info.ID(), err))

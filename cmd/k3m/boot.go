@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -56,6 +54,9 @@ func newServer(p *plan, logger hclog.Logger) (*server, error) {
 		}
 		cfg.NodeIPs = ips
 	}
+	if err := checkPorts(cfg); err != nil {
+		return nil, heldBy(cfg.DataDir, err)
+	}
 	var err error
 	if s.lock, err = datastore.AcquireLock(controlplane.LockFile(cfg.DataDir)); err != nil {
 		return nil, err
@@ -75,9 +76,6 @@ func (s *server) close() {
 
 func (s *server) prepare(logger hclog.Logger) error {
 	cfg := s.plan.cfg
-	if err := checkPort(config.APIPort); err != nil {
-		return err
-	}
 	if err := recordNode(cfg); err != nil {
 		return err
 	}
@@ -272,13 +270,4 @@ func (s *server) groups(id string) ([]string, bool) {
 		}
 	}
 	return nil, false
-}
-
-// checkPort finds a port that is taken before anything is started.
-func checkPort(port int) error {
-	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))))
-	if err != nil {
-		return fmt.Errorf("the API's port %d is in use by another process (`ss -ltnp` tells which): %w", port, err)
-	}
-	return listener.Close()
 }
