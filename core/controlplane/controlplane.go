@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -23,9 +24,9 @@ import (
 const (
 	controllerStopTimeout = 2 * time.Second
 	stopTimeout           = 4 * time.Second
-	// bootGrace is how long a stop during the boot waits for the boot: Kubernetes ends the
-	// process when a post-start hook is interrupted.
-	bootGrace = 3 * time.Second
+	// bootGrace is how long a stop during the boot waits for the boot; nothing else needs
+	// time then.
+	bootGrace = 5 * time.Second
 )
 
 // readyInterval is how often readiness is looked at during the boot, in process: a request
@@ -97,11 +98,12 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	close(c.joinable)
 	klog.V(1).InfoS("datastore and certificates ready", "after", since(start))
 
-	// The API server outlives ctx: see stop.
-	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopAPI()
+	// The API server outlives ctx: controllers are stopped before it.
+	stopAPI := make(chan struct{})
+	apiCtx := wait.ContextForChannel(stopAPI)
 	api, err := c.newAPIServer(apiCtx, listener, creds, store.Endpoint, c.supervise(creds))
 	if err != nil {
+		close(stopAPI)
 		return fmt.Errorf("start %s: %w", APIServer, err)
 	}
 	klog.V(1).InfoS("API server built", "after", since(start))
@@ -122,7 +124,8 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		}
 	}()
 
-	if c.waitReady(runCtx, api, apiDone) {
+	booted := c.waitReady(runCtx, api, apiDone)
+	if booted && runCtx.Err() == nil {
 		c.mu.Lock()
 		c.admin = rest.CopyConfig(api.loopback)
 		c.mu.Unlock()
@@ -130,8 +133,17 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		close(c.ready)
 		c.runControllers(runCtx, cancel, creds)
 	}
-	stopAPI()
-	return c.stop(ctx, runCtx, apiDone)
+	if !booted {
+		klog.InfoS("the API server is still starting; stopping without it")
+		return why(ctx, runCtx)
+	}
+	close(stopAPI)
+	select {
+	case <-apiDone:
+	case <-time.After(stopTimeout):
+		klog.InfoS("the API server has requests that don't end; stopping without them")
+	}
+	return why(ctx, runCtx)
 }
 
 // prepare loads keys and opens the datastore, at the same time. It returns the store, if any,
@@ -188,8 +200,9 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 	}
 }
 
-// waitReady waits until /readyz is good and says whether it is. When ctx ends first it goes on
-// for bootGrace.
+// waitReady waits until /readyz is good or the server has ended, and says whether it may be told
+// to stop now. When ctx ends first it goes on for bootGrace: a server that is interrupted while
+// it starts ends the whole process with a stack trace.
 func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer, apiDone <-chan struct{}) bool {
 	ticker := time.NewTicker(readyInterval)
 	defer ticker.Stop()
@@ -202,10 +215,10 @@ func (c *ControlPlane) waitReady(ctx context.Context, api *apiServer, apiDone <-
 		case <-grace:
 			return false
 		case <-apiDone:
-			return false
+			return true
 		}
 	}
-	return ctx.Err() == nil
+	return true
 }
 
 // runControllers runs controller-manager and scheduler until ctx ends; one that ends by itself
@@ -231,13 +244,8 @@ func (c *ControlPlane) runControllers(ctx context.Context, cancel context.Cancel
 	}
 }
 
-// stop waits for the API server and says why everything ended: nil when ctx did.
-func (c *ControlPlane) stop(ctx, runCtx context.Context, apiDone <-chan struct{}) error {
-	select {
-	case <-apiDone:
-	case <-time.After(stopTimeout):
-		klog.InfoS("the API server has requests that don't end; stopping without them")
-	}
+// why says why everything ended: nil when ctx did, which asked for it.
+func why(ctx, runCtx context.Context) error {
 	cause := context.Cause(runCtx)
 	if ctx.Err() != nil && errors.Is(cause, context.Cause(ctx)) {
 		return nil

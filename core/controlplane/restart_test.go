@@ -32,11 +32,10 @@ func runChild(dir string) int {
 	}()
 	cp := controlplane.New(testOptions(dir))
 	go func() {
-		select {
-		case <-cp.APIReady():
-			fmt.Println("ready")
-		case <-ctx.Done():
-		}
+		<-cp.Joinable()
+		fmt.Println("joinable")
+		<-cp.APIReady() // or never
+		fmt.Println("ready")
 	}()
 	if err := cp.Run(ctx); err != nil {
 		fmt.Println("ended:", err)
@@ -49,10 +48,11 @@ func runChild(dir string) int {
 type child struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
-	took  time.Duration // from exec to ready
+	took  time.Duration // from exec to what was waited for
 }
 
-func startChild(t *testing.T, dir string) *child {
+// startChild starts a control plane and waits until it says what is given.
+func startChild(t *testing.T, dir, until string) *child {
 	t.Helper()
 	c := &child{cmd: exec.CommandContext(t.Context(), os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+dir)
@@ -69,12 +69,34 @@ func startChild(t *testing.T, dir string) *child {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.cmd.Process.Kill(); _ = c.cmd.Wait() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "ready\n" {
-		t.Fatalf("control plane says %q, %v", line, err)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != until {
+		if strings.HasPrefix(lines.Text(), "ended:") {
+			t.Fatal(lines.Text())
+		}
+	}
+	if err := lines.Err(); err != nil || lines.Text() != until {
+		t.Fatalf("control plane did not get to %s: %v", until, err)
 	}
 	c.took = time.Since(start)
 	return c
+}
+
+// stop asks the control plane to stop, and wants it gone in time and without an error.
+func (c *child) stop(t *testing.T) time.Duration {
+	t.Helper()
+	start := time.Now()
+	if err := c.stdin.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.cmd.Wait(); err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+	took := time.Since(start)
+	if took > 8*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	return took
 }
 
 func connect(t *testing.T, dir string) kubernetes.Interface {
@@ -88,7 +110,7 @@ func connect(t *testing.T, dir string) kubernetes.Interface {
 
 func TestRestartKeepsEverything(t *testing.T) {
 	dir := t.TempDir()
-	first := startChild(t, dir)
+	first := startChild(t, dir, "ready")
 	kubeconfig, err := os.ReadFile(testOptions(dir).KubeconfigPath)
 	if err != nil {
 		t.Fatal(err)
@@ -99,17 +121,9 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	start := time.Now()
-	first.stdin.Close()
-	if err := first.cmd.Wait(); err != nil {
-		t.Errorf("stopped with %v", err)
-	}
-	stopped := time.Since(start)
-	if stopped > 8*time.Second {
-		t.Errorf("stopping took %v", stopped)
-	}
+	stopped := first.stop(t)
 
-	second := startChild(t, dir)
+	second := startChild(t, dir, "ready")
 	got, err := connect(t, dir).CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{})
 	if err != nil || got.UID != made.UID || got.Data["a"] != "b" {
 		t.Errorf("after the restart: %+v, %v", got, err)
@@ -127,11 +141,18 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 	_ = second.cmd.Process.Kill()
 	_ = second.cmd.Wait()
-	third := startChild(t, dir)
+	third := startChild(t, dir, "ready")
 	if _, err := connect(t, dir).CoreV1().ConfigMaps("default").Get(t.Context(), "just-before", metav1.GetOptions{}); err != nil {
 		t.Errorf("after the kill: %v", err)
 	}
 	t.Logf("ready after a kill: %v", third.took)
+}
+
+// A stop in the middle of the start is a stop, not a crash, and the next start is a start.
+func TestStopDuringTheBoot(t *testing.T) {
+	dir := t.TempDir()
+	t.Logf("stopped after %v", startChild(t, dir, "joinable").stop(t))
+	t.Logf("ready after %v", startChild(t, dir, "ready").took)
 }
 
 // withoutServer drops the line that names the port, which is another one at each start here.
