@@ -47,7 +47,7 @@ func (*plugin) Cleanup(ctx context.Context, host *sdk.Host) error {
 	// Without a memory, both: the tools say quickly that there is nothing.
 	for _, filter := range []sdk.PacketFilter{sdk.NFTables, sdk.IPTables} {
 		if st.PacketFilter == "" || st.PacketFilter == filter {
-			errs = append(errs, removeRules(ctx, filter))
+			errs = append(errs, removeRules(ctx, filter, st.PodCIDRs))
 		}
 	}
 	errs = append(errs, removeRoutes(st.ClusterCIDRs, st.PodCIDRs, nil), removeLinks(st, nil))

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,12 +16,18 @@ import (
 	"github.com/k3m-io/k3m/sdk"
 )
 
-// removeRules removes what flannel's traffic manager for a packet filter makes, and what
-// the CNI executable portmap leaves of its own when the last pod with a host port is
-// gone. It is no error if the filter's tool is missing: then nothing was made with it.
-func removeRules(ctx context.Context, filter sdk.PacketFilter) error {
+// removeRules removes what flannel's traffic manager for a packet filter makes. It is no
+// error if the filter's tool is missing: then nothing was made with it.
+//
+// It also removes what the CNI executable portmap leaves, which nobody else does: the host
+// ports of pods in the ranges of pods, and portmap's own chains once no host port is left
+// in them, of whatever network.
+func removeRules(ctx context.Context, filter sdk.PacketFilter, pods []netip.Prefix) error {
 	if filter == sdk.NFTables {
-		return errors.Join(removeTables(ctx, "flannel-ipv4", "flannel-ipv6"), removeUnusedPortMaps(ctx))
+		return errors.Join(
+			removeTable(ctx, nftTables["flannel-ipv4"], "flannel-ipv4"),
+			removeTable(ctx, nftTables["flannel-ipv6"], "flannel-ipv6"),
+			removePortMapTables(ctx, pods))
 	}
 	// Not flannel's own CleanUp: that leaves the jumps, which keep the chains alive.
 	var errs []error
@@ -27,17 +36,76 @@ func removeRules(ctx context.Context, filter sdk.PacketFilter) error {
 		if err != nil {
 			continue
 		}
-		errs = append(errs, removeChains(tool, iptablesChains))
-		// A host port in use, of whatever network, is a rule in this chain.
-		if lines, err := tool.List("nat", "CNI-HOSTPORT-DNAT"); err == nil && len(lines) == 1 {
-			errs = append(errs, removeChains(tool, []iptablesChain{
-				{"nat", []string{"PREROUTING", "OUTPUT"}, "CNI-HOSTPORT-DNAT"},
-				{"nat", []string{"POSTROUTING"}, "CNI-HOSTPORT-MASQ"},
-				{"nat", nil, "CNI-HOSTPORT-SETMARK"},
-			}))
+		errs = append(errs, removeChains(tool, iptablesChains), removePortMapChains(tool, pods))
+	}
+	return errors.Join(errs...)
+}
+
+// removePortMapChains removes portmap's chains: those of each of the pods, then its own.
+func removePortMapChains(tool *iptables.IPTables, pods []netip.Prefix) error {
+	all, err := tool.ListChains("nat")
+	if err != nil {
+		return nil // no such table in this kernel
+	}
+	var ours []iptablesChain
+	for _, chain := range all {
+		if !strings.HasPrefix(chain, "CNI-DN-") {
+			continue
+		}
+		lines, err := tool.List("nat", chain)
+		if err != nil {
+			return fmt.Errorf("list iptables chain %s: %w", chain, err)
+		}
+		if targets := portMapTargets(lines); len(targets) > 0 && within(targets, pods) {
+			ours = append(ours, iptablesChain{"nat", []string{"CNI-HOSTPORT-DNAT"}, chain})
+		}
+	}
+	if err := removeChains(tool, ours); err != nil {
+		return err
+	}
+	if lines, err := tool.List("nat", "CNI-HOSTPORT-DNAT"); err != nil || len(lines) > 1 {
+		return nil // not there, or in use
+	}
+	return removeChains(tool, []iptablesChain{
+		{"nat", []string{"PREROUTING", "OUTPUT"}, "CNI-HOSTPORT-DNAT"},
+		{"nat", []string{"POSTROUTING"}, "CNI-HOSTPORT-MASQ"},
+		{"nat", nil, "CNI-HOSTPORT-SETMARK"},
+	})
+}
+
+// removePortMapTables removes portmap's tables, unless another network's pods are in them.
+func removePortMapTables(ctx context.Context, pods []netip.Prefix) error {
+	const table = "cni_hostport"
+	var errs []error
+	for _, family := range []knftables.Family{knftables.IPv4Family, knftables.IPv6Family} {
+		out, err := exec.CommandContext(ctx, "nft", "list", "table", string(family), table).Output()
+		if err == nil && within(portMapTargets(strings.Split(string(out), "\n")), pods) {
+			errs = append(errs, removeTable(ctx, family, table))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+var portMapTarget = regexp.MustCompile(`(?:dnat to|--to-destination) (\S+)`)
+
+// portMapTargets are the pods that rules of portmap lead to. One that can't be read is
+// the invalid address, which is within no range.
+func portMapTargets(rules []string) []netip.Addr {
+	var targets []netip.Addr
+	for _, rule := range rules {
+		if match := portMapTarget.FindStringSubmatch(rule); match != nil {
+			target, _ := netip.ParseAddrPort(match[1])
+			targets = append(targets, target.Addr())
+		}
+	}
+	return targets
+}
+
+// within says whether each address is in one of the ranges.
+func within(addrs []netip.Addr, ranges []netip.Prefix) bool {
+	return !slices.ContainsFunc(addrs, func(addr netip.Addr) bool {
+		return !slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(addr) })
+	})
 }
 
 // removeChains removes chains and the jumps to them.
@@ -71,14 +139,7 @@ var nftTables = map[string]knftables.Family{
 	"flannel-ipv6": knftables.IPv6Family,
 }
 
-func removeTables(ctx context.Context, names ...string) error {
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, removeTable(ctx, nftTables[name], name))
-	}
-	return errors.Join(errs...)
-}
-
+// removeTable removes a table, which may be missing.
 func removeTable(ctx context.Context, family knftables.Family, name string) error {
 	nft, err := knftables.New(family, name)
 	if err != nil {
@@ -91,27 +152,4 @@ func removeTable(ctx context.Context, family knftables.Family, name string) erro
 		return fmt.Errorf("remove nftables table %s: %w", name, err)
 	}
 	return nil
-}
-
-// removeUnusedPortMaps removes portmap's tables if no pod, of whatever network, has a
-// host port.
-func removeUnusedPortMaps(ctx context.Context) error {
-	const table = "cni_hostport"
-	var errs []error
-	for _, family := range []knftables.Family{knftables.IPv4Family, knftables.IPv6Family} {
-		nft, err := knftables.New(family, table)
-		if err != nil {
-			continue
-		}
-		used := func(chain string) bool {
-			rules, err := nft.ListRules(ctx, chain)
-			return err == nil && len(rules) > 0
-		}
-		chains, err := nft.List(ctx, "chains")
-		if err != nil || len(chains) == 0 || slices.ContainsFunc([]string{"hostports", "hostip_hostports"}, used) {
-			continue
-		}
-		errs = append(errs, removeTable(ctx, family, table))
-	}
-	return errors.Join(errs...)
 }

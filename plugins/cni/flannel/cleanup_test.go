@@ -75,10 +75,11 @@ func TestHostPortsAndBandwidth(t *testing.T) {
 			l.api.put("node-2", "10.42.0.0/24")
 			h := l.newHost(2, filter, ``)
 			c := h.up()
-			p := h.newPodWith("web", map[string]any{
+			arguments := map[string]any{
 				"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
 				"bandwidth":    map[string]any{"egressRate": 8_000_000, "egressBurst": 800_000},
-			})
+			}
+			p := h.newPodWith("web", arguments)
 			other := h.newPod("other")
 			serveEcho(t, p.namespace, 80)
 			expectReach(t, "", "192.168.77.2:8080", "192.168.77.1")
@@ -88,16 +89,35 @@ func TestHostPortsAndBandwidth(t *testing.T) {
 				t.Errorf("no bandwidth limit:\n%s", qdiscs)
 			}
 			c.stop(t)
-			h.cleanup()
-			if rules := h.output("nft", "list", "ruleset"); !regexp.MustCompile("(?i)cni.hostport").MatchString(rules) {
-				t.Errorf("Cleanup took the host port of a pod away:\n%s", rules)
+			if filter == sdk.NFTables { // what another network's pods have stays
+				h.output("nft", "add rule ip cni_hostport hostports tcp dport 8081 dnat to 10.88.0.2:80")
+			} else {
+				h.output("iptables", "-t", "nat", "-N", "CNI-DN-other")
+				h.output("iptables", "-t", "nat", "-A", "CNI-DN-other", "-p", "tcp", "-j", "DNAT", "--to-destination", "10.88.0.2:80")
+				h.output("iptables", "-t", "nat", "-A", "CNI-HOSTPORT-DNAT", "-j", "CNI-DN-other")
 			}
+			h.cleanup()
+			if rules := h.output("nft", "list", "ruleset"); !strings.Contains(rules, "10.88.0.2:80") {
+				t.Errorf("Cleanup took the host port of another network's pod away:\n%s", rules)
+			}
+			if filter == sdk.NFTables {
+				h.output("nft", "flush chain ip cni_hostport hostports")
+			} else {
+				h.output("iptables", "-t", "nat", "-F", "CNI-HOSTPORT-DNAT")
+				h.output("iptables", "-t", "nat", "-F", "CNI-DN-other")
+				h.output("iptables", "-t", "nat", "-X", "CNI-DN-other")
+			}
+			// The runtime can still remove pods, and what is left of them goes with the
+			// next Cleanup.
 			p.remove()
 			other.remove()
+			h.up().kill(t, syscall.SIGKILL)
+			web := h.newPodWith("web", arguments)
 			h.cleanup()
 			if rules := h.output("nft", "list", "ruleset"); regexp.MustCompile("(?i)cni.hostport|flannel").MatchString(rules) {
 				t.Errorf("left by Cleanup:\n%s", rules)
 			}
+			web.remove()
 		})
 	}
 }

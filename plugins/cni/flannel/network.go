@@ -101,7 +101,8 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	prepared := make(chan struct{})
 	steps.Go(n.timed("packet filter", func() error {
 		if before.PacketFilter != "" && before.PacketFilter != p.packetFilter {
-			if err := removeRules(ctx, before.PacketFilter); err != nil {
+			// The host ports of running pods stay, and go on to work.
+			if err := removeRules(ctx, before.PacketFilter, nil); err != nil {
 				return err
 			}
 		}
