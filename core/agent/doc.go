@@ -11,7 +11,8 @@
 // Where to go next: agent.go (the life of an agent), join.go (what is said to the supervisor),
 // identity.go (keys, certificates, kubeconfigs on disk), component.go (identities of
 // components), kubelet.go and kubeletconfig.go, proxy.go and packetfilter.go, nodewatch.go
-// (events about our own Node object), cleanup.go (what `k3m uninstall` removes).
+// (events about our own Node object), csi.go
+// (the order of kubelet and controller-manager in one process), cleanup.go (what `k3m uninstall` removes).
 //
 // What is on disk, all below <data-dir>/agent:
 //

@@ -46,6 +46,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
+	afterControllers(ctx, deps, a.opts.ControllersBuilt)
 	if err := app.Run(ctx, s, deps, utilfeature.DefaultFeatureGate); err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -13,12 +15,15 @@ import (
 	"testing"
 	"time"
 
+	csispec "github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/vishvananda/netlink"
+	"google.golang.org/grpc"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-client/pkg/fake"
 	"k8s.io/kubernetes/pkg/util/iptables"
+	"k8s.io/kubernetes/pkg/volume/csi"
 	"sigs.k8s.io/knftables"
 
 	"github.com/k3m-io/k3m/core/controlplane"
@@ -70,13 +75,19 @@ func TestNode(t *testing.T) {
 	defer runtime.Stop()
 	runtime.RuntimeService.FakeLinuxConfiguration = &criapi.LinuxRuntimeConfiguration{CgroupDriver: criapi.CgroupDriver_CGROUPFS}
 
+	built := make(chan struct{})
 	a := newTestAgent(t, Options{
 		NodeName: "n1", NodeIPs: []netip.Addr{nodeIP}, DataDir: dir,
-		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.Joinable(),
+		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.Joinable(), ControllersBuilt: built,
 		Runtime:    func(context.Context) (string, error) { return socket, nil },
 		CgroupRoot: cgroupRoot, KubeletArgs: []string{"node-labels=k3m.io/test=yes"},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
+	go func() {
+		if err := waitForControllers(t.Context()); err == nil {
+			close(built)
+		}
+	}()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -166,6 +177,23 @@ func TestNode(t *testing.T) {
 			}
 		}
 	})
+	t.Run("CSI drivers register with the node", func(t *testing.T) {
+		driver := newCSIDriver(t)
+		register := func() error {
+			return csi.PluginHandler.RegisterPlugin(t.Context(), "csi.example.com", driver, []string{"1.0.0"}, nil)
+		}
+		if err := register(); err != nil {
+			t.Error(err)
+		}
+		client, err := kubernetes.NewForConfig(cp.AdminConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		node, err := client.StorageV1().CSINodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil || len(node.Spec.Drivers) != 1 || node.Spec.Drivers[0].Name != "csi.example.com" {
+			t.Errorf("CSINode has drivers %v, %v", node.Spec.Drivers, err)
+		}
+	})
 	t.Run("pods' cgroups are under the root", func(t *testing.T) {
 		m, err := cgroupManager(cgroupRoot + "/kubepods/besteffort")
 		if err != nil {
@@ -240,4 +268,50 @@ func waitFor(t *testing.T, what string, check func() error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// waitForControllers waits until the controller-manager has built its controllers: then each
+// has a health check.
+func waitForControllers(ctx context.Context) error {
+	client := &http.Client{Timeout: soon, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	for ctx.Err() == nil {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10257/healthz?verbose", nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := client.Do(req); err == nil {
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err == nil && strings.Contains(string(body), "persistentvolume-expander-controller") {
+				return nil
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// csiDriver knows the name of its node and nothing else.
+type csiDriver struct {
+	csispec.UnimplementedNodeServer
+}
+
+func (csiDriver) NodeGetInfo(context.Context, *csispec.NodeGetInfoRequest) (*csispec.NodeGetInfoResponse, error) {
+	return &csispec.NodeGetInfoResponse{NodeId: "n1"}, nil
+}
+
+// newCSIDriver serves a CSI driver and returns its socket.
+func newCSIDriver(t *testing.T) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "csi.sock")
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	csispec.RegisterNodeServer(server, csiDriver{})
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(server.Stop)
+	return socket
 }

@@ -40,6 +40,10 @@ type Options struct {
 	// then asks at the right moment instead of trying until somebody answers.
 	ServerUp <-chan struct{}
 
+	// ControllersBuilt is closed when the controller-manager in this process has built its
+	// controllers; nil when there is none. See afterControllers.
+	ControllersBuilt <-chan struct{}
+
 	// Runtime blocks until the container runtime serves CRI and returns its endpoint
 	// ("unix:///run/k3m/containerd.sock", or the bare path of a socket).
 	Runtime func(ctx context.Context) (string, error)
