@@ -27,7 +27,7 @@ func serveCommand(p Plugin, name string) int {
 		RunDir:  os.Getenv(handshake.EnvRunDir),
 		BinDir:  os.Getenv(handshake.EnvBinDir),
 	}
-	os.Unsetenv(handshake.EnvCommand)
+	_ = os.Unsetenv(handshake.EnvCommand)
 	info := p.Info()
 	commander, ok := p.(Commander)
 	if !ok || !slices.ContainsFunc(info.Commands, func(c Command) bool { return c.Name == name }) {

@@ -149,7 +149,7 @@ func (pr *process) adoptStreams() {
 		}
 		for _, variable := range os.Environ() {
 			if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PLUGIN_") || name == handshake.CookieKey {
-				os.Unsetenv(name)
+				_ = os.Unsetenv(name)
 			}
 		}
 	})
@@ -167,7 +167,7 @@ func (pr *process) watchLifeline() error {
 		return fmt.Errorf("%s=%q is no inherited descriptor", handshake.EnvLifeline, value)
 	}
 	syscall.CloseOnExec(fd)
-	os.Unsetenv(handshake.EnvLifeline)
+	_ = os.Unsetenv(handshake.EnvLifeline)
 	file := os.NewFile(uintptr(fd), "lifeline")
 	if _, err := file.Stat(); err != nil {
 		return fmt.Errorf("%s=%q is no open descriptor: %w", handshake.EnvLifeline, value, err)

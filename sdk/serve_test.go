@@ -70,7 +70,7 @@ func (actor) Run(ctx context.Context, host *sdk.Host) error {
 		fmt.Fprintln(os.Stderr, "a line on standard error")
 		host.Logger().Info("a record", "key", "value")
 		host.Logger().Debug("a record that nobody asked for")
-		child := exec.Command("/bin/sh", "-c", "echo a line of a child; env; ls -l /proc/self/fd")
+		child := exec.CommandContext(ctx, "/bin/sh", "-c", "echo a line of a child; env; ls -l /proc/self/fd")
 		child.Stdout = os.Stdout
 		if err := child.Run(); err != nil {
 			return err
@@ -112,7 +112,7 @@ func start(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	defer theirs.Close()
-	s := &stage{cmd: exec.Command(os.Args[0]), lifeline: ours, stderr: &buffer{}}
+	s := &stage{cmd: exec.CommandContext(t.Context(), os.Args[0]), lifeline: ours, stderr: &buffer{}}
 	s.cmd.Env = []string{actAsPlugin + "=1", "TMPDIR=" + t.TempDir(), client.EnvLifeline + "=3"}
 	s.cmd.ExtraFiles = []*os.File{theirs}
 	config := &plugin.ClientConfig{Cmd: s.cmd, Logger: hclog.NewNullLogger(), Stderr: s.stderr}
@@ -142,7 +142,7 @@ func (s *stage) act(t *testing.T, do, file string) (ready <-chan struct{}, ended
 }
 
 func TestAPersonIsToldWhatItIs(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = []string{actAsPlugin + "=1"}
 	output, err := cmd.CombinedOutput()
 	want := fmt.Sprintf(`addon.actor 0.1.0 is a k3m plugin: does what a test says.
@@ -167,7 +167,7 @@ func TestCommand(t *testing.T) {
 		{"a command that it does not have", "sing", "", "", "k3m sing: component addon.actor has no such sub-command\n", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], strings.Fields(c.args)...)
+			cmd := exec.CommandContext(t.Context(), os.Args[0], strings.Fields(c.args)...)
 			cmd.Env = append(client.CommandEnv(c.command, sdk.CommandPaths{DataDir: "/data", RunDir: "/run", BinDir: "/bin"}), actAsPlugin+"=1")
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -276,7 +276,7 @@ func startByHand(t *testing.T, config string) (actor *exec.Cmd, killHost func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = []string{
 		actAsPlugin + "=1", "K3M_PLUGIN=component", "PLUGIN_PROTOCOL_VERSIONS=1",
 		"TMPDIR=" + t.TempDir(), client.EnvLifeline + "=3",
@@ -311,7 +311,7 @@ func startByHand(t *testing.T, config string) (actor *exec.Cmd, killHost func())
 func TestLifelineThatIsNone(t *testing.T) {
 	for _, fd := range []string{"0", "99", "three"} {
 		t.Run(fd, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0])
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = []string{actAsPlugin + "=1", "K3M_PLUGIN=component", client.EnvLifeline + "=" + fd}
 			output, _ := cmd.CombinedOutput()
 			if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(output), client.EnvLifeline) {

@@ -106,7 +106,7 @@ func checkEndpoint(endpoint string) error {
 	case !ok || !path.IsAbs(socket):
 		return fmt.Errorf("want unix:// and an absolute path")
 	case path.Clean(socket) != socket || socket == "/":
-		return fmt.Errorf("want a path of a file without . and ..")
+		return fmt.Errorf("want the path of a file, without . or .. in it")
 	case len(socket) > maxSocketPath:
 		return fmt.Errorf("the path is longer than the %d bytes that a socket's may have", maxSocketPath)
 	case strings.ContainsFunc(socket, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }):

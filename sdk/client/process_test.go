@@ -58,7 +58,7 @@ func (echo) Run(ctx context.Context, host *sdk.Host) error {
 func start(t *testing.T) *client.Client {
 	t.Helper()
 	config := &plugin.ClientConfig{
-		Cmd:    exec.Command(os.Args[0]),
+		Cmd:    exec.CommandContext(t.Context(), os.Args[0]),
 		Logger: hclog.NewNullLogger(), Stderr: t.Output(), StartTimeout: 20 * time.Second,
 	}
 	config.Cmd.Env = []string{actAsPlugin + "=1", "TMPDIR=" + t.TempDir()}

@@ -105,7 +105,7 @@ func TestBadPluginsFail(t *testing.T) {
 	} {
 		t.Run(c.mode+" fails "+c.fails, func(t *testing.T) {
 			t.Parallel()
-			kit := exec.Command(os.Args[0], "-test.run=^TestBadPluginsFail$/^as_an_executable$/^"+c.fails, "-test.v", "-test.timeout=2m")
+			kit := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBadPluginsFail$/^as_an_executable$/^"+c.fails, "-test.v", "-test.timeout=2m")
 			kit.Env = append(os.Environ(), "KIT_MODE="+c.mode, "KIT_EXECUTABLE="+executable)
 			kit.WaitDelay = time.Minute
 			output, err := kit.CombinedOutput()

@@ -114,7 +114,7 @@ func Build(t testing.TB, dir string, flags ...string) string {
 	t.Helper()
 	executable := filepath.Join(t.TempDir(), "plugin")
 	args := append([]string{"build", "-o", executable}, flags...)
-	build := exec.Command("go", append(args, ".")...)
+	build := exec.CommandContext(t.Context(), "go", append(args, ".")...)
 	build.Dir = dir
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build plugin in %s: %v\n%s", dir, err, output)

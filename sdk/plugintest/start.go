@@ -83,7 +83,8 @@ func launch(t *testing.T, o Options, change func(*exec.Cmd)) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(o.Executable, o.Args...)
+	// Not ended by the test: to see it end by itself is part of the contract.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), o.Executable, o.Args...)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{lifeline}
 	cmd.Env = []string{client.EnvLifeline + "=3", client.EnvLogLevel + "=info", plugin.EnvUnixSocketDir + "=" + sockets}

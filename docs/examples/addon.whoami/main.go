@@ -35,14 +35,15 @@ func (w whoami) Run(ctx context.Context, host *sdk.Host) error {
 		return err
 	}
 	facts := host.Facts()
-	listener, err := net.Listen("tcp", net.JoinHostPort(facts.PodGateways[0].String(), strconv.Itoa(config.Port)))
+	var socket net.ListenConfig
+	listener, err := socket.Listen(ctx, "tcp", net.JoinHostPort(facts.PodGateways[0].String(), strconv.Itoa(config.Port)))
 	if err != nil {
 		return err
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(rw, "component %s on node %s of cluster %s\n", w.Info().ID(), facts.NodeName, facts.ClusterDomain)
 	})}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	host.Ready()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -20,7 +20,11 @@ func TestContract(t *testing.T) {
 			{Name: "a port in words", Config: json.RawMessage(`{"port": "http"}`), Path: "port"},
 		},
 		WhileReady: func(t *testing.T, facts sdk.Facts) {
-			response, err := http.Get("http://127.0.0.1:18099/")
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:18099/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.DefaultClient.Do(request)
 			if err != nil {
 				t.Fatal(err)
 			}

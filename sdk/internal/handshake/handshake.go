@@ -3,9 +3,10 @@
 package handshake
 
 const (
-	// CookieKey and CookieValue tell a plugin that it was started by k3m and not by a
-	// person. They are no secret.
-	CookieKey   = "K3M_PLUGIN"
+	// CookieKey is the variable that tells a plugin that it was started by k3m and not by
+	// a person. It is no secret.
+	CookieKey = "K3M_PLUGIN"
+	// CookieValue is its value.
 	CookieValue = "component"
 
 	// ProtocolVersion counts breaking changes of the wire contract.
@@ -25,8 +26,10 @@ const (
 
 	// EnvCommand asks a plugin to serve one sub-command instead of the contract.
 	EnvCommand = "K3M_PLUGIN_COMMAND"
-	// EnvDataDir, EnvRunDir and EnvBinDir fill sdk.CommandPaths.
+	// EnvDataDir fills sdk.CommandPaths.DataDir.
 	EnvDataDir = "K3M_DATA_DIR"
-	EnvRunDir  = "K3M_RUN_DIR"
-	EnvBinDir  = "K3M_BIN_DIR"
+	// EnvRunDir fills sdk.CommandPaths.RunDir.
+	EnvRunDir = "K3M_RUN_DIR"
+	// EnvBinDir fills sdk.CommandPaths.BinDir.
+	EnvBinDir = "K3M_BIN_DIR"
 )

@@ -101,7 +101,7 @@ func (raw) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (an
 
 // leaveChildren starts a process in a session of its own and ends without it.
 func leaveChildren(ctx context.Context, host *sdk.Host) error {
-	child := exec.Command("sleep", "3600")
+	child := exec.CommandContext(context.WithoutCancel(ctx), "sleep", "3600")
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := child.Start(); err != nil {
 		return err
@@ -140,7 +140,7 @@ func overdemand(ctx context.Context, host *sdk.Host) error {
 		"open a raw socket": func() error {
 			fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_ICMP)
 			if err == nil {
-				syscall.Close(fd)
+				err = syscall.Close(fd)
 			}
 			return err
 		},
