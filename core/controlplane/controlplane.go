@@ -191,6 +191,8 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 			Token:     creds.token,
 			Client:    loopback,
 			Component: c.opts.Component,
+			NodeName:  c.opts.NodeName,
+			API:       c.apiNames(),
 			Cluster:   c.clusterFacts(),
 		})
 		if err != nil {

@@ -94,6 +94,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		}
 	}
 	redirectLogs()
+	if err := restrict(opts.File); err != nil {
+		return nil, fmt.Errorf("open datastore: %w", err)
+	}
 	bloated, err := probe(ctx, opts.File)
 	if err != nil {
 		return nil, fmt.Errorf("open datastore %s: %w: if the file is damaged, restore it from a backup", opts.File, err)
@@ -147,6 +150,16 @@ func (s *Store) Close() {
 	}
 	s.stop()
 	s.running.Wait()
+}
+
+// restrict makes the file root's alone, as its copies will be; SQLite gives the files beside it the
+// same mode.
+func restrict(file string) error {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 // probe opens the database once, as kine tries for five minutes before it says what is wrong,

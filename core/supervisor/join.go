@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -45,6 +46,9 @@ func (s *Supervisor) join(r *http.Request) (any, error) {
 	}
 	node, err := checkJoin(&req)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.checkNames(req.NodeName, node.names.IPs); err != nil {
 		return nil, err
 	}
 	// Before anything is signed.
@@ -120,6 +124,23 @@ func checkJoin(req *wire.JoinRequest) (*joining, error) {
 		*csr.into = key
 	}
 	return node, nil
+}
+
+// checkNames keeps a node from a serving certificate with which it could pass as the API: both are
+// signed by the server authority.
+func (s *Supervisor) checkNames(node string, ips []netip.Addr) error {
+	if node == s.opts.NodeName {
+		return nil // its password says that it is this server's own
+	}
+	if slices.Contains(s.opts.API.DNSNames, node) {
+		return refuse(http.StatusForbidden, "%q is a name of the API server: choose another --node-name", node)
+	}
+	for _, ip := range ips {
+		if ip != loopback4 && slices.Contains(s.opts.API.IPs, ip) {
+			return refuse(http.StatusForbidden, "%s is an address of the API server: choose another --node-ip", ip)
+		}
+	}
+	return nil
 }
 
 // node returns the name of the node that asks. The TLS handshake has verified only that the

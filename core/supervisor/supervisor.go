@@ -47,6 +47,10 @@ type Options struct {
 	Client *rest.Config
 	// Component says which groups a component's certificate has, and whether it may have one.
 	Component func(id string) (groups []string, ok bool)
+	// NodeName is the name of this server's own node, and API are the names that the API's
+	// certificate has. No other node gets a certificate with one of those.
+	NodeName string
+	API      pki.SANs
 	// Cluster is what nodes are told when they join.
 	Cluster wire.ClusterFacts
 }

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +42,12 @@ func server(t *testing.T) (*pki.PKI, *httptest.Server) {
 		PKI:    authorities,
 		Token:  secret,
 		Client: &rest.Config{Host: "https://127.0.0.1:1"},
+
+		NodeName: "server-1",
+		API: pki.SANs{
+			DNSNames: []string{"kubernetes", "server-1"},
+			IPs:      []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.43.0.1"), netip.MustParseAddr("192.0.2.10")},
+		},
 		Component: func(id string) ([]string, bool) {
 			if id == "addon.panics" {
 				panic("a component that panics")
@@ -273,6 +280,10 @@ func TestJoinRefuses(t *testing.T) {
 		"a name as an address": {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"localhost"} }), 400, "can't be a node's address"},
 		"a zone":               {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"fe80::1%eth0"} }), 400, "can't be a node's address"},
 		"any address":          {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"0.0.0.0"} }), 400, "can't be a node's address"},
+		"the API's name":       {"node", secret, request(func(r *wire.JoinRequest) { r.NodeName = "kubernetes" }), 403, "choose another --node-name"},
+		"the server's address": {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"192.0.2.10"} }), 403, "choose another --node-ip"},
+		"it in another form":   {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"::ffff:192.0.2.10"} }), 403, "choose another --node-ip"},
+		"the Service's":        {"node", secret, request(func(r *wire.JoinRequest) { r.NodeIPs = []string{"192.0.2.1", "10.43.0.1"} }), 403, "choose another --node-ip"},
 		"no request":           {"node", secret, request(func(r *wire.JoinRequest) { r.KubeProxyCSR = "" }), 400, "the kube-proxy's certificate request is not in PEM"},
 		"no JSON":              {"node", secret, []byte("{"), 400, "can't be read"},
 	} {
