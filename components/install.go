@@ -14,7 +14,7 @@ import (
 )
 
 // maxPluginSize bounds an installed executable.
-const maxPluginSize = 2 << 30
+const maxPluginSize int64 = 2 << 30
 
 // InstallRequest says what to install where.
 type InstallRequest struct {

@@ -65,6 +65,7 @@ type node struct {
 	cgroup          string
 	log             *logBuffer
 	entries         []Entry
+	pulse           time.Duration // 0: as always
 }
 
 func newNode(t *testing.T) *node {
@@ -156,6 +157,9 @@ func (n *node) run(change ...func(*Options)) *Supervisor {
 		f(&o)
 	}
 	s := NewSupervisor(o)
+	if n.pulse != 0 {
+		s.pulse = n.pulse
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

@@ -53,7 +53,7 @@ func (r *reaper) start() error {
 	}
 	defer stderr.Close()
 	cmd := &exec.Cmd{
-		Path: r.launcher, Args: []string{"k3m-launch", "reap", r.lock}, Dir: "/", Env: []string{"PATH=" + minimalPath},
+		Path: r.launcher, Args: []string{"k3m-launch", "reap", r.lock}, Dir: "/", Env: []string{"PATH=" + minimalPath, "GOMAXPROCS=1"},
 		Stdin: stdin, Stderr: stderr, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	stdout, err := cmd.StdoutPipe()

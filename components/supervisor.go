@@ -53,6 +53,7 @@ type Supervisor struct {
 	uids       *uidTable
 	components []*component
 	reaper     *reaper
+	pulse      time.Duration
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced whenever anything below, or a status, changes
@@ -76,7 +77,7 @@ func NewSupervisor(o Options) *Supervisor {
 	if os.Geteuid() != 0 {
 		o.CgroupParent = ""
 	}
-	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
+	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), pulse: pulseInterval, changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
 	for _, e := range o.Selection.Entries {
 		s.components = append(s.components, newComponent(s, e))
 	}

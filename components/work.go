@@ -39,15 +39,26 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	})
 	defer slow.Stop()
 
+	pulseCtx, stopPulse := context.WithCancel(context.Background())
+	silent, pulseEnded := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(pulseEnded)
+		if err := p.pulse(pulseCtx, c.sup.pulse); err != nil {
+			silent <- err
+		}
+	}()
+	defer func() { stopPulse(); <-pulseEnded }()
+
 	var deadline time.Time
 	restart := false
 	select {
+	case err := <-silent:
+		err = errors.Join(err, p.end(0))
+		<-ended
+		return readyFor(readySince), err
 	case err := <-ended:
 		err = c.runError(p, err)
-		if !readySince.IsZero() {
-			ready = time.Since(readySince)
-		}
-		return ready, errors.Join(err, p.end(0))
+		return readyFor(readySince), errors.Join(err, p.end(0))
 	case <-c.restart:
 		restart, deadline = true, time.Now().Add(c.sup.opts.StopTimeout)
 	case <-c.ctx.Done():
@@ -65,6 +76,13 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 		return 0, errRestart
 	}
 	return 0, err
+}
+
+func readyFor(since time.Time) time.Duration {
+	if since.IsZero() {
+		return 0
+	}
+	return time.Since(since)
 }
 
 // runError says why Run ended although nobody asked it to.
