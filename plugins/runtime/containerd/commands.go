@@ -38,6 +38,12 @@ func (component) Command(ctx context.Context, name string, args []string, paths 
 func crictl(args []string, paths sdk.CommandPaths) error {
 	path := filepath.Join(paths.BinDir, "crictl")
 	endpoint := commandLayout(paths).endpoint()
+	if _, err := os.Stat("/etc/crictl.yaml"); err != nil && os.Getenv("CRI_CONFIG_FILE") == "" {
+		// Without a file of the host's own, crictl would say so at each call.
+		if err := os.Setenv("CRI_CONFIG_FILE", os.DevNull); err != nil {
+			return err
+		}
+	}
 	argv := append([]string{"crictl", "--runtime-endpoint=" + endpoint, "--image-endpoint=" + endpoint}, args...)
 	if err := syscall.Exec(path, argv, os.Environ()); err != nil {
 		return fmt.Errorf("run %s: %w", path, err)

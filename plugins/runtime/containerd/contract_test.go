@@ -73,12 +73,15 @@ func TestCommands(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			cmd := exec.Command(executable, c.args...)
+			cmd := exec.CommandContext(t.Context(), executable, c.args...)
 			cmd.Env = append(os.Environ(), client.CommandEnv(c.command, paths)...)
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			err := cmd.Run()
 			if !strings.Contains(stdout.String(), c.want) || !strings.Contains(stderr.String(), c.refused) {
 				t.Errorf("standard output:\n%s\nstandard error:\n%s", &stdout, &stderr)
+			}
+			if strings.Contains(stderr.String(), "crictl.yaml") {
+				t.Errorf("it talks about a file that nobody wants: %s", &stderr)
 			}
 			if (err != nil) != (c.refused != "") {
 				t.Errorf("it ended with %v", err)

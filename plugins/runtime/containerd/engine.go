@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -94,7 +95,7 @@ func (e *engine) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer hangUp(conn)
 	if _, err := runtime.NewRuntimeServiceClient(conn).Version(ctx, &runtime.VersionRequest{}); err != nil {
 		return fmt.Errorf("ask CRI for its version: %w", err)
 	}
@@ -103,6 +104,9 @@ func (e *engine) serve(ctx context.Context) error {
 
 // stop ends all calls and closes what can be closed. Shims and containers go on.
 func (e *engine) stop() { e.server.Stop() }
+
+// hangUp closes a connection that is not needed any more; it can't matter how.
+func hangUp(conn io.Closer) { _ = conn.Close() }
 
 // dialCRI connects to the CRI socket of a node; nothing is sent yet.
 func dialCRI(socket string) (*grpc.ClientConn, error) {

@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/containerd/v2/pkg/apparmor"
@@ -50,9 +49,6 @@ func hasCapability(c int) (bool, error) {
 func chooseSnapshotter(wanted, root string) (name string, reason error) {
 	if wanted == native {
 		return native, nil
-	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return wanted, nil // starting containerd gives the error
 	}
 	if err := overlayutils.Supported(root); err != nil {
 		return native, err

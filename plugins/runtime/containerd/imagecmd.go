@@ -61,14 +61,14 @@ func importFiles(ctx context.Context, out io.Writer, files []string, l layout) e
 			return err
 		}
 	}
-	if err := reach(l); err != nil {
+	if err := reach(ctx, l); err != nil {
 		return err
 	}
 	c, err := client.New(l.socket, client.WithDefaultNamespace(namespace), client.WithDefaultPlatform(platforms.Default()))
 	if err != nil {
 		return fmt.Errorf("connect to containerd at %s: %w", l.socket, err)
 	}
-	defer c.Close()
+	defer hangUp(c)
 	images := store{client: c} // the namespace's label names the snapshotter
 	var failed []error
 	for _, name := range files {
@@ -108,7 +108,7 @@ func checkArchive(name string) error {
 	}
 	stream, err := compression.DecompressStream(f)
 	if err == nil {
-		defer stream.Close()
+		defer hangUp(stream)
 		err = checkTar(stream)
 	}
 	if err != nil {
@@ -163,14 +163,14 @@ func listCommand(l layout) *cobra.Command {
 }
 
 func listImages(ctx context.Context, l layout) ([]image, error) {
-	if err := reach(l); err != nil {
+	if err := reach(ctx, l); err != nil {
 		return nil, err
 	}
 	conn, err := dialCRI(l.socket)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer hangUp(conn)
 	answer, err := runtime.NewImageServiceClient(conn).ListImages(ctx, &runtime.ListImagesRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
@@ -259,8 +259,9 @@ func size(n uint64) string {
 }
 
 // reach tells in plain words why nobody answers at the node's socket, if so.
-func reach(l layout) error {
-	conn, err := net.Dial("unix", l.socket)
+func reach(ctx context.Context, l layout) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", l.socket)
 	switch {
 	case err == nil:
 		return conn.Close()

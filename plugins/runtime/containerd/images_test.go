@@ -266,7 +266,7 @@ func dockerArchive(t *testing.T, name string) []byte {
 		}
 	}
 	write(tw, "bin/x", []byte(name))
-	tw.Close()
+	closeWriter(t, tw)
 	config, err := json.Marshal(ocispec.Image{Platform: platform(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: digests(layer.Bytes())}})
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func dockerArchive(t *testing.T, name string) []byte {
 	write(tw, "config.json", config)
 	write(tw, "layer.tar", layer.Bytes())
 	write(tw, "manifest.json", manifest)
-	tw.Close()
+	closeWriter(t, tw)
 	return out.Bytes()
 }
 
@@ -291,7 +291,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 	if _, err := w.Write(data); err != nil {
 		t.Fatal(err)
 	}
-	w.Close()
+	closeWriter(t, w)
 	return buf.Bytes()
 }
 
@@ -302,4 +302,12 @@ func zstded(t *testing.T, data []byte) []byte {
 		t.Fatal(err)
 	}
 	return w.EncodeAll(data, nil)
+}
+
+// closeWriter writes what a writer holds back.
+func closeWriter(t *testing.T, w io.Closer) {
+	t.Helper()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// pluginDir holds the plugin's executable, built once for all tests.
+// pluginDir holds the plugin's executable, built once for all tests, with the flags that
+// GOFLAGS gives to the tests too.
 var pluginDir string
 
 var buildPluginOnce = sync.OnceValues(func() (string, error) {
@@ -46,8 +47,7 @@ var buildPluginOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	executable := filepath.Join(pluginDir, "plugin")
-	out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "netgo,osusergo,seccomp",
-		"-o", executable, "./testdata/plugin").CombinedOutput()
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", executable, "./testdata/plugin").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
@@ -70,7 +70,7 @@ func beNode(raw string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	os.Unsetenv(nodeVariable)
+	_ = os.Unsetenv(nodeVariable) // it is of no use to shims
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	logger := hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Info})

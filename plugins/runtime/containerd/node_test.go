@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +41,30 @@ type node struct {
 	log    *logBuffer
 	// readyAfter is the time from the start of the process until CRI answered.
 	readyAfter time.Duration
+}
+
+// removeTree removes the cgroup that stands for the kubelet's, with what an interrupted
+// runc left in it, as the kubelet does with a pod's.
+func removeTree(t *testing.T, parent string) {
+	t.Helper()
+	// runc uses version 2 also where it is mounted beside version 1.
+	for _, top := range append(cgroupDirs(parent), "/sys/fs/cgroup/unified"+parent) {
+		var dirs []string
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil // what is not there needs no removing
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, dir := range slices.Backward(dirs) {
+			if err := os.Remove(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 type logBuffer struct {
@@ -96,13 +122,7 @@ func newNode(t *testing.T) *node {
 	t.Cleanup(func() {
 		n.kill()
 		n.sweep()
-		for _, c := range []string{parent + "/pods", parent} {
-			if err := removeCgroup(c); err != nil {
-				t.Error(err)
-			}
-			// runc uses this one too, where version 2 is mounted beside version 1.
-			_ = os.Remove("/sys/fs/cgroup/unified" + c)
-		}
+		removeTree(t, parent)
 		if t.Failed() {
 			t.Logf("the node's log:\n%s", n.log)
 		}
@@ -117,7 +137,7 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.cmd = exec.Command("/proc/self/exe")
+	n.cmd = exec.CommandContext(context.Background(), "/proc/self/exe") // ended by stop, kill or Cleanup
 	n.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw))
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
@@ -187,7 +207,7 @@ func (n *node) dial() *grpc.ClientConn {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { conn.Close() })
+	n.t.Cleanup(func() { hangUp(conn) })
 	return conn
 }
 
@@ -298,7 +318,7 @@ var buildExecutables = sync.OnceValues(func() (string, error) {
 		{"0", "carried", "crictl", "netgo,osusergo", "-s -w", "sigs.k8s.io/cri-tools/cmd/crictl"},
 		{"0", ".", "containerd-shim-runc-v2", "netgo,osusergo,no_grpc", "-s -w", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
 	} {
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", b.tags, "-ldflags", b.ldflags, "-o", filepath.Join(dir, b.out), b.pkg)
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-buildvcs=false", "-tags", b.tags, "-ldflags", b.ldflags, "-o", filepath.Join(dir, b.out), b.pkg)
 		cmd.Dir, cmd.Env = b.in, append(os.Environ(), "GOFLAGS=", "CGO_ENABLED="+b.cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %w\n%s", b.out, err, out)

@@ -24,7 +24,7 @@ const goarch = goruntime.GOARCH
 func pauseExecutable(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "pause")
-	build, err := exec.Command("sh", "pause/build.sh", "gcc", out).CombinedOutput()
+	build, err := exec.CommandContext(t.Context(), "sh", "pause/build.sh", "gcc", out).CombinedOutput()
 	if err != nil {
 		t.Fatalf("build pause: %v\n%s", err, build)
 	}
@@ -64,7 +64,7 @@ func TestPause(t *testing.T) {
 	t.Run("reaps orphans", func(t *testing.T) {
 		p := startPause(t)
 		// A shell in the namespace ends before its two children, which become pause's.
-		orphans := exec.Command("nsenter", "-t", strconv.Itoa(p.Process.Pid), "-p", "--", "sh", "-c", "sleep 0.05 & sleep 0.1 & exit 0")
+		orphans := exec.CommandContext(t.Context(), "nsenter", "-t", strconv.Itoa(p.Process.Pid), "-p", "--", "sh", "-c", "sleep 0.05 & sleep 0.1 & exit 0")
 		if out, err := orphans.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -86,7 +86,7 @@ func TestPause(t *testing.T) {
 
 func startPause(t *testing.T) *exec.Cmd {
 	t.Helper()
-	p := exec.Command(pauseExecutable(t))
+	p := exec.CommandContext(t.Context(), pauseExecutable(t))
 	p.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

@@ -4,13 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
-	"github.com/containerd/cgroups/v3/cgroup2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// unified is where cgroup version 2 is mounted on a host that has it alone.
+const unified = "/sys/fs/cgroup"
 
 // shimCgroupOf is the cgroup of a node's shims, below the one that k3m keeps for itself.
 func shimCgroupOf(parent string) string { return path.Join("/", parent, "shims") }
@@ -20,8 +27,9 @@ func shimCgroupOf(parent string) string { return path.Join("/", parent, "shims")
 func createCgroup(name string) error {
 	var err error
 	if cgroups.Mode() == cgroups.Unified {
-		_, err = cgroup2.NewManager("/sys/fs/cgroup", name, &cgroup2.Resources{})
+		err = os.MkdirAll(filepath.Join(unified, name), 0o755)
 	} else {
+		// In version 1 some hierarchies take no process before they are set up.
 		_, err = cgroup1.New(cgroup1.StaticPath(name), &specs.LinuxResources{})
 	}
 	if err != nil {
@@ -32,65 +40,62 @@ func createCgroup(name string) error {
 
 // cgroupProcesses returns the processes in a cgroup; none when there is no such cgroup.
 func cgroupProcesses(name string) ([]int, error) {
-	if cgroups.Mode() == cgroups.Unified {
-		m, err := cgroup2.Load(name)
-		if err != nil {
-			return nil, err
-		}
-		found, err := m.Procs(true)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		pids := make([]int, 0, len(found))
-		for _, p := range found {
-			pids = append(pids, int(p))
-		}
-		return pids, err
-	}
-	cg, err := cgroup1.Load(cgroup1.StaticPath(name))
-	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
-		return nil, nil
-	}
+	pids, err := processesIn(cgroupDirs(name))
 	if err != nil {
-		return nil, err
-	}
-	seen := map[int]bool{}
-	var pids []int
-	for _, s := range cg.Subsystems() {
-		found, err := cg.Processes(s.Name(), true)
-		if err != nil {
-			return nil, fmt.Errorf("list processes of cgroup %s: %w", name, err)
-		}
-		for _, p := range found {
-			if !seen[p.Pid] {
-				seen[p.Pid] = true
-				pids = append(pids, p.Pid)
-			}
-		}
+		return nil, fmt.Errorf("list the processes of cgroup %s: %w", name, err)
 	}
 	return pids, nil
 }
 
 // removeCgroup removes an empty cgroup, if it exists.
 func removeCgroup(name string) error {
-	var err error
+	var errs []error
+	for _, dir := range cgroupDirs(name) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cgroupDirs are the directories of a cgroup: one in version 2, one in each hierarchy in
+// version 1.
+func cgroupDirs(name string) []string {
 	if cgroups.Mode() == cgroups.Unified {
-		var m *cgroup2.Manager
-		if m, err = cgroup2.Load(name); err == nil {
-			err = m.Delete()
-		}
-	} else {
-		var cg cgroup1.Cgroup
-		cg, err = cgroup1.Load(cgroup1.StaticPath(name))
-		if errors.Is(err, cgroup1.ErrCgroupDeleted) {
-			return nil
-		}
-		if err == nil {
-			err = cg.Delete()
+		return []string{filepath.Join(unified, name)}
+	}
+	hierarchies, err := cgroup1.Default()
+	if err != nil {
+		return nil // no cgroups at all
+	}
+	var dirs []string
+	for _, h := range hierarchies {
+		if h, ok := h.(interface{ Path(string) string }); ok {
+			dirs = append(dirs, h.Path(name))
 		}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove cgroup %s: %w", name, err)
+	return dirs
+}
+
+// processesIn lists the processes of the cgroups at dirs, each once.
+func processesIn(dirs []string) ([]int, error) {
+	var pids []int
+	for _, dir := range dirs {
+		raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, word := range strings.Fields(string(raw)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				return nil, err
+			}
+			pids = append(pids, pid)
+		}
 	}
-	return nil
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
 }

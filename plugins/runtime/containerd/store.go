@@ -40,13 +40,16 @@ func (s store) load(ctx context.Context, archive io.Reader) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decompress the archive: %w", err)
 	}
-	defer stream.Close()
+	defer hangUp(stream)
 	// The lease keeps the layers between the import and the unpacking.
 	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("take a lease: %w", err)
 	}
-	defer done(context.WithoutCancel(ctx))
+	defer func() {
+		// One that can't be given back ends by itself after a day.
+		_ = done(context.WithoutCancel(ctx))
+	}()
 
 	imported, err := s.client.Import(ctx, stream, client.WithImageRefTranslator(fullName))
 	if err != nil {
