@@ -26,7 +26,7 @@ const (
 	stopTimeout           = 4 * time.Second
 	// bootGrace is how long a stop during the boot waits for the boot; nothing else needs
 	// time then.
-	bootGrace = 5 * time.Second
+	bootGrace = 4 * time.Second
 )
 
 // readyInterval is how often readiness is looked at during the boot, in process: a request
