@@ -33,7 +33,7 @@ type nodesAPI struct {
 func newNodesAPI(t *testing.T, address string) *nodesAPI {
 	t.Helper()
 	a := &nodesAPI{nodes: map[string]*corev1.Node{}, changed: make(chan struct{})}
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 	must(t, err)
 	a.server = httptest.NewUnstartedServer(a)
 	a.server.Listener.Close()

@@ -2,11 +2,14 @@ package flannel
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -69,6 +72,16 @@ func (h *host) links() string {
 	return regexp.MustCompile(`<.*?>|state [A-Z]+`).ReplaceAllString(h.output("ip", "-o", "link"), "")
 }
 
+// mac is the MAC address of an interface.
+func (h *host) mac(name string) (mac string) {
+	h.do(func() {
+		if link, err := netlink.LinkByName(name); err == nil {
+			mac = link.Attrs().HardwareAddr.String()
+		}
+	})
+	return mac
+}
+
 // fingerprint is all that the component makes on a host.
 func fingerprint(h *host) string {
 	h.t.Helper()
@@ -101,6 +114,14 @@ func TestNodesComeAndGo(t *testing.T) {
 	}
 	t.Logf("ready %s after the pod CIDR came", time.Since(given).Round(time.Millisecond))
 	expectRoute(t, one, "10.42.1.0/24 via 10.42.1.0 dev flannel.1", true)
+	for key, want := range map[string]string{
+		annotationManaged: "true", annotationBackendType: "vxlan", annotationPublicIP: "192.168.77.3",
+		annotationBackendData: fmt.Sprintf(`{"VNI":1,"VtepMAC":"%s"}`, two.mac("flannel.1")),
+	} {
+		if have := l.api.annotations("node-3")[key]; have != want {
+			t.Errorf("annotation %s is %q, want %q", key, have, want)
+		}
+	}
 
 	l.api.remove("node-3")
 	expectRoute(t, one, "10.42.1.0/24", false)

@@ -45,7 +45,7 @@ func removeRules(ctx context.Context, filter sdk.PacketFilter, pods []netip.Pref
 func removePortMapChains(tool *iptables.IPTables, pods []netip.Prefix) error {
 	all, err := tool.ListChains("nat")
 	if err != nil {
-		return nil // no such table in this kernel
+		return nil //nolint:nilerr // no such table in this kernel
 	}
 	var ours []iptablesChain
 	for _, chain := range all {
@@ -64,7 +64,7 @@ func removePortMapChains(tool *iptables.IPTables, pods []netip.Prefix) error {
 		return err
 	}
 	if lines, err := tool.List("nat", "CNI-HOSTPORT-DNAT"); err != nil || len(lines) > 1 {
-		return nil // not there, or in use
+		return nil //nolint:nilerr // not there, or in use
 	}
 	return removeChains(tool, []iptablesChain{
 		{"nat", []string{"PREROUTING", "OUTPUT"}, "CNI-HOSTPORT-DNAT"},
@@ -143,7 +143,7 @@ var nftTables = map[string]knftables.Family{
 func removeTable(ctx context.Context, family knftables.Family, name string) error {
 	nft, err := knftables.New(family, name)
 	if err != nil {
-		return nil // no nftables here: no table either
+		return nil //nolint:nilerr // no nftables here: no table either
 	}
 	tx := nft.NewTransaction()
 	tx.Add(&knftables.Table{}) // so that there is one to delete

@@ -83,7 +83,7 @@ func (l *lan) newHost(n int, filter sdk.PacketFilter, config string) *host {
 
 	ns, err := netns.GetFromPath(h.namespace)
 	must(t, err)
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = fmt.Sprintf("lan0-%d", n)
 	attrs.MasterIndex = l.bridge.Attrs().Index
@@ -128,14 +128,14 @@ func (l *lan) newHost(n int, filter sdk.PacketFilter, config string) *host {
 // the parent's death comes at the death of a thread already.)
 func holdNamespace(t *testing.T) (path string, release func()) {
 	t.Helper()
-	holder := exec.Command("/proc/self/exe")
+	holder := exec.CommandContext(context.Background(), "/proc/self/exe") // needed by the test's cleanups too
 	holder.Env = []string{roleVariable + "=hold"}
 	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	pipe, err := holder.StdinPipe()
 	must(t, err)
 	must(t, holder.Start())
 	return fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid), func() {
-		pipe.Close()
+		_ = pipe.Close()
 		_ = holder.Wait()
 	}
 }
@@ -166,7 +166,7 @@ func inNamespace(t *testing.T, path string, f func()) {
 		ns, err := netns.GetFromPath(path)
 		if err == nil {
 			err = netns.Set(ns)
-			ns.Close()
+			_ = ns.Close()
 		}
 		if err != nil {
 			t.Errorf("enter %s: %v", path, err)
@@ -179,7 +179,7 @@ func inNamespace(t *testing.T, path string, f func()) {
 
 // command is a command in the host's network namespace.
 func (h *host) command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + h.namespace, name}, args...)...)
+	return exec.CommandContext(context.Background(), "nsenter", append([]string{"--net=" + h.namespace, name}, args...)...)
 }
 
 // output runs a command in the host's network namespace.
@@ -303,7 +303,7 @@ func (c *component) awaitEnd(t *testing.T) error {
 func (c *component) kill(t *testing.T, signal syscall.Signal) {
 	t.Helper()
 	must(t, syscall.Kill(c.pid, signal))
-	c.awaitEnd(t)
+	_ = c.awaitEnd(t)
 	for deadline := time.Now().Add(5 * time.Second); !c.process.Exited(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process lives on after %s", signal)

@@ -1,6 +1,7 @@
 package flannel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	suite := exec.Command("/proc/self/exe", os.Args[1:]...)
+	suite := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
 	suite.Stdin, suite.Stdout, suite.Stderr = os.Stdin, os.Stdout, os.Stderr
 	suite.Env = append(os.Environ(), roleVariable+"=suite", carriedVariable+"="+carried)
 	suite.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

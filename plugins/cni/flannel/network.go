@@ -251,8 +251,8 @@ func runBackend(ctx context.Context, made backend.Network) error {
 
 // ignoreStop drops an error that only says that ctx ended.
 func ignoreStop(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }

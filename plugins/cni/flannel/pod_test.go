@@ -87,7 +87,7 @@ func serveEcho(t *testing.T, path string, port int) {
 	var listener net.Listener
 	inNamespace(t, path, func() {
 		var err error
-		if listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
+		if listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf(":%d", port)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -120,12 +120,17 @@ func ask(t *testing.T, path, address string) (seen string, err error) {
 }
 
 func askHere(address string) (string, error) {
-	conn, err := net.DialTimeout("tcp", address, 3*time.Second)
+	conn, err := dial(address)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
 	return askOver(conn)
+}
+
+func dial(address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: 3 * time.Second}
+	return dialer.DialContext(context.Background(), "tcp", address)
 }
 
 func askOver(conn net.Conn) (string, error) {
@@ -166,7 +171,7 @@ func traffic(t *testing.T, path string, addresses ...string) (stop func() (int, 
 	for _, address := range addresses {
 		go inNamespace(t, path, func() {
 			var r result
-			conn, err := net.DialTimeout("tcp", address, 3*time.Second)
+			conn, err := dial(address)
 			if err != nil {
 				results <- result{failed: []error{err}}
 				return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,7 +85,7 @@ func watchLinksOnce(ctx context.Context, names []string) (closed, err error) {
 			name, ours := indices[int(update.Index)]
 			// A bridge's own events come with RTM_DELLINK too, when a port leaves it;
 			// those are of the family AF_BRIDGE.
-			if ours && update.Header.Type == unix.RTM_DELLINK && update.IfInfomsg.Family != unix.AF_BRIDGE {
+			if ours && update.Header.Type == unix.RTM_DELLINK && update.Family != unix.AF_BRIDGE {
 				return nil, fmt.Errorf("interface %s is gone, the pod network has to be made anew", name)
 			}
 		}
@@ -118,7 +119,7 @@ func watchTables(ctx context.Context, tables map[string]knftables.Family) (chang
 				default:
 				}
 			}
-			if err != nil && err != unix.ENOBUFS {
+			if err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return // closed
 			}
 		}
