@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -86,7 +87,7 @@ func choices(values []config.Value) []components.Choice {
 const flannelID = "cni.flannel"
 
 // componentConfigs are the blocks of the configuration file, with --flannel-backend's
-// value added to its component's.
+// value added to its component's, checked.
 func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection components.Selection) (map[string]json.RawMessage, error) {
 	var known []string
 	for _, e := range catalog.Entries() {
@@ -100,31 +101,61 @@ func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection
 		}
 		configs[id] = block.Raw
 	}
+	if err := addBackend(cfg, selection, configs); err != nil {
+		return nil, err
+	}
+	return configs, checkConfigs(cfg, catalog, configs)
+}
+
+// checkConfigs compares the blocks with the schemas that the components have on record,
+// without starting any.
+func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[string]json.RawMessage) error {
+	for _, id := range slices.Sorted(maps.Keys(configs)) {
+		entry, _ := catalog.Find(id)
+		problems := sdk.CheckConfig(entry.Info.ConfigSchema, configs[id])
+		if len(problems) == 0 {
+			continue
+		}
+		source := cfg.FlannelBackend.Source
+		if block, ok := cfg.Components[id]; ok {
+			source = block.Source
+		}
+		where := id
+		if problems[0].Path != "" {
+			where += "." + problems[0].Path
+		}
+		return &config.Error{Source: source, Message: where + ": " + problems[0].Message}
+	}
+	return nil
+}
+
+// addBackend puts --flannel-backend's value into the block of its component.
+func addBackend(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
 	backend := cfg.FlannelBackend
 	if backend.Text == "" {
-		return configs, nil
+		return nil
 	}
 	selected := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == flannelID })
 	if !selected {
-		return nil, &config.Error{Source: backend.Source, Message: "sets the backend of " + flannelID + ", which is not among the chosen components"}
+		return &config.Error{Source: backend.Source, Message: "sets the backend of " + flannelID + ", which is not among the chosen components"}
 	}
 	block := map[string]any{}
 	if raw, ok := configs[flannelID]; ok {
 		if err := json.Unmarshal(raw, &block); err != nil {
-			return nil, &config.Error{Source: cfg.Components[flannelID].Source, Message: err.Error()}
+			return &config.Error{Source: cfg.Components[flannelID].Source, Message: err.Error()}
 		}
 	}
 	if other, ok := block["backend"]; ok && other != backend.Text {
-		return nil, &config.Error{Source: backend.Source, Message: fmt.Sprintf("says %q, but backend is %v at %s; keep one of them",
+		return &config.Error{Source: backend.Source, Message: fmt.Sprintf("says %q, but backend is %v at %s; keep one of them",
 			backend.Text, other, cfg.Components[flannelID].Source)}
 	}
 	block["backend"] = backend.Text
 	raw, err := json.Marshal(block)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	configs[flannelID] = raw
-	return configs, nil
+	return nil
 }
 
 // cgroupParent is the cgroup below which a node keeps its own: several nodes can live on

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/sdk"
+)
+
+func TestComponentConfigs(t *testing.T) {
+	flannel := components.Entry{Info: sdk.Info{Kind: "cni", Name: "flannel", ConfigSchema: json.RawMessage(
+		`{"type":"object","additionalProperties":false,"properties":{"backend":{"type":"string"},"mtu":{"type":"integer"}}}`)}}
+	catalog := components.NewCatalog(t.TempDir(), flannel)
+	all := components.Selection{Entries: []components.Entry{flannel}}
+	block := func(text string) map[string]config.Component {
+		return map[string]config.Component{"cni.flannel": {Raw: json.RawMessage(text), Source: "config.yaml:2:3"}}
+	}
+	backend := config.Value{Text: "host-gw", Source: "--flannel-backend"}
+	for name, tc := range map[string]struct {
+		cfg       config.Config
+		selection components.Selection
+		want      string // the block of cni.flannel
+		err       []string
+	}{
+		"nothing":            {selection: all},
+		"a block":            {cfg: config.Config{Components: block(`{"mtu":1400}`)}, selection: all, want: `{"mtu":1400}`},
+		"the flag":           {cfg: config.Config{FlannelBackend: backend}, selection: all, want: `{"backend":"host-gw"}`},
+		"flag and block":     {cfg: config.Config{FlannelBackend: backend, Components: block(`{"mtu":1400}`)}, selection: all, want: `{"backend":"host-gw","mtu":1400}`},
+		"they contradict":    {cfg: config.Config{FlannelBackend: backend, Components: block(`{"backend":"vxlan"}`)}, selection: all, err: []string{"--flannel-backend", "vxlan", "config.yaml:2:3"}},
+		"flannel not chosen": {cfg: config.Config{FlannelBackend: backend}, err: []string{"--flannel-backend", "not among"}},
+		"unknown key":        {cfg: config.Config{Components: block(`{"mtuu":1400}`)}, selection: all, err: []string{"config.yaml:2:3", "mtuu", "mtu"}},
+		"wrong type":         {cfg: config.Config{Components: block(`{"mtu":"big"}`)}, selection: all, err: []string{"config.yaml:2:3", "cni.flannel.mtu"}},
+		"unknown component": {cfg: config.Config{Components: map[string]config.Component{"cni.flanel": {Raw: json.RawMessage(`{}`), Source: "config.yaml:2:3"}}},
+			selection: all, err: []string{"config.yaml:2:3", `did you mean "cni.flannel"?`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			configs, err := componentConfigs(&tc.cfg, catalog, tc.selection)
+			if (err != nil) != (tc.err != nil) {
+				t.Fatalf("error is %v", err)
+			}
+			for _, want := range tc.err {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+			if err == nil && string(configs["cni.flannel"]) != tc.want {
+				t.Errorf("block is %s, want %s", configs["cni.flannel"], tc.want)
+			}
+		})
+	}
+}
+
+func TestCgroupsOfNodesOnOneHost(t *testing.T) {
+	if got := cgroupParent(config.DefaultDataDir); got != "/k3m" {
+		t.Errorf("the default node's cgroup is %q", got)
+	}
+	if got := kubeletCgroupRoot(config.DefaultDataDir); got != "/" {
+		t.Errorf("the default node's pods are in %q", got)
+	}
+	a, b := cgroupParent("/srv/a"), cgroupParent("/srv/b")
+	if a == b || !strings.HasPrefix(a, "/k3m") || kubeletCgroupRoot("/srv/a") != a {
+		t.Errorf("cgroups are %q and %q", a, b)
+	}
+}
