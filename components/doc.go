@@ -5,12 +5,14 @@
 //	kinds.go       the catalog of kinds
 //	catalog.go     what plugins there are: catalog.json (built-in) and plugins.lock (installed)
 //	trust.go       may this file be executed: who could have changed it
-//	inspect.go     ask a plugin who it is, with no privileges; install and remove
+//	inspect.go     ask a plugin who it is, with no privileges; bake.go, install.go, describe.go
 //	selection.go   --enable and --disable to a list of components, or an error that helps
-//	supervisor.go  the life of a node's components
-//	lifecycle.go   the life of one component: states, restarts, back-off
-//	process.go     the life of one plugin process: launch, handshake, Info, Run, stop
-//	authorize.go   the API rights of components
+//	supervisor.go  the life of a node's components: start, order, stop, what they report
+//	lifecycle.go   the life of one component: states, restarts, back-off; work.go: its Run
+//	process.go     the life of one plugin process; runner.go: what go-plugin sees of it
+//	reaper.go      what happens to plugins when the core is killed; sweep.go: at the next start
+//	authorize.go   the API rights of components; policies.go: the fence between nodes
+//	cleanup.go     what components leave on the host, removed
 //
 // launch/ is the process between the core and a plugin, cgroup/ how process trees end.
 //

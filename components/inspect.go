@@ -19,7 +19,7 @@ import (
 )
 
 // inspectTimeout bounds an inspection as a whole.
-const inspectTimeout = 30 * time.Second
+const inspectTimeout = 20 * time.Second
 
 // Inspector asks plugins who they are, without trusting them: a plugin under inspection
 // runs once, as a user that owns nothing, without capabilities, in empty network, pid, IPC

@@ -126,16 +126,21 @@ func (s *Supervisor) makeRoom(ctx context.Context) error {
 }
 
 // stopAll tells components to stop once all that require them have stopped, and returns
-// when all know. They share one deadline.
+// when all know. They share one deadline, but a stubborn one does not use up the time of
+// those that it requires.
 func (s *Supervisor) stopAll(cause error) {
-	deadline := time.Now().Add(s.opts.StopTimeout)
+	start := time.Now()
 	var waits sync.WaitGroup
 	for _, c := range s.components {
 		waits.Go(func() {
-			for _, d := range s.dependents(c) {
+			dependents, timeout := s.dependents(c), s.opts.StopTimeout
+			if len(dependents) == 0 {
+				timeout = timeout * 5 / 8
+			}
+			for _, d := range dependents {
 				<-d.stopped
 			}
-			c.stop(deadline, cause)
+			c.stop(start.Add(timeout), cause)
 		})
 	}
 	waits.Wait()
