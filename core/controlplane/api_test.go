@@ -112,6 +112,19 @@ func TestHealthOfEveryPart(t *testing.T) {
 	}
 }
 
+// See run for the arguments: one is the API server's, the gate the scheduler's. The gate must
+// have reached the API server too, before it was set up.
+func TestArguments(t *testing.T) {
+	resources, err := client.Discovery().ServerResourcesForGroupVersion("coordination.k8s.io/v1beta1")
+	if err != nil || len(resources.APIResources) == 0 {
+		t.Errorf("runtime-config: %v, %v", resources, err)
+	}
+	body, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").Param("verbose", "").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(body), "poststarthook/start-kube-apiserver-coordinated-leader-election-controller ok") {
+		t.Errorf("feature gate: %v\n%s", err, body)
+	}
+}
+
 // The test's executable is not stamped; its version must come through as it is.
 func TestVersion(t *testing.T) {
 	got, err := client.Discovery().ServerVersion()

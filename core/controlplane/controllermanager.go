@@ -35,6 +35,7 @@ func (c *ControlPlane) runControllerManager(ctx context.Context, creds *credenti
 	if err != nil {
 		return err
 	}
+	config.Kubeconfig.Wrap(c.seeControllersBuilt)
 	return app.Run(ctx, config.Complete())
 }
 

@@ -38,6 +38,9 @@ type ControlPlane struct {
 	opts     Options
 	joinable chan struct{}
 	ready    chan struct{}
+	built    chan struct{}
+
+	builtOnce sync.Once
 
 	mu    sync.Mutex
 	port  int
@@ -46,7 +49,7 @@ type ControlPlane struct {
 
 // New returns a control plane that does nothing yet.
 func New(opts Options) *ControlPlane {
-	return &ControlPlane{opts: opts, joinable: make(chan struct{}), ready: make(chan struct{})}
+	return &ControlPlane{opts: opts, joinable: make(chan struct{}), ready: make(chan struct{}), built: make(chan struct{})}
 }
 
 // Joinable is closed when the port is open and the token and the authorities are in their

@@ -50,6 +50,9 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	opts = testOptions(dir)
+	// For TestArguments.
+	opts.Args[controlplane.APIServer] = []string{"runtime-config=coordination.k8s.io/v1beta1=false", "runtime-config=coordination.k8s.io/v1beta1=true"}
+	opts.Args[controlplane.Scheduler] = append(opts.Args[controlplane.Scheduler], "feature-gates=CoordinatedLeaderElection=true")
 	cp := controlplane.New(opts)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
