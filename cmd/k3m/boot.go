@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -41,11 +40,12 @@ type server struct {
 	agent        *agent.Agent
 	components   *components.Supervisor
 	filter       agent.PacketFilter
+	notifier     notifier
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
 func newServer(p *plan, logger hclog.Logger) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger)}
+	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()
@@ -106,9 +106,9 @@ func (s *server) prepare(logger hclog.Logger) error {
 	var err error
 	s.agent, err = agent.New(agent.Options{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
-		ServerURL:  "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
-		TokenFile:  controlplane.TokenFile(cfg.DataDir),
-		ServerUp:   s.controlPlane.APIReady(),
+		ServerURL: "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
+		TokenFile: controlplane.TokenFile(cfg.DataDir),
+		ServerUp:  s.controlPlane.Joinable(), ControllersBuilt: s.controlPlane.ControllersBuilt(),
 		Runtime:    s.components.Runtime,
 		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter,
 		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
@@ -135,7 +135,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	s.log.Info("stopping; pods keep running")
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	s.notifier.tell("STOPPING=1")
 	for _, r := range slices.Backward(running) {
 		r.stop()
 	}
@@ -208,7 +208,7 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	s.notifier.tell("READY=1")
 	s.greet()
 	<-ctx.Done()
 	return nil

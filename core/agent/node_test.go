@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -75,19 +74,13 @@ func TestNode(t *testing.T) {
 	defer runtime.Stop()
 	runtime.RuntimeService.FakeLinuxConfiguration = &criapi.LinuxRuntimeConfiguration{CgroupDriver: criapi.CgroupDriver_CGROUPFS}
 
-	built := make(chan struct{})
 	a := newTestAgent(t, Options{
 		NodeName: "n1", NodeIPs: []netip.Addr{nodeIP}, DataDir: dir,
-		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.Joinable(), ControllersBuilt: built,
+		ServerURL: "https://127.0.0.1:6443", TokenFile: controlplane.TokenFile(dir), ServerUp: cp.Joinable(), ControllersBuilt: cp.ControllersBuilt(),
 		Runtime:    func(context.Context) (string, error) { return socket, nil },
 		CgroupRoot: cgroupRoot, KubeletArgs: []string{"node-labels=k3m.io/test=yes"},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
-	go func() {
-		if err := waitForControllers(t.Context()); err == nil {
-			close(built)
-		}
-	}()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -268,27 +261,6 @@ func waitFor(t *testing.T, what string, check func() error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-}
-
-// waitForControllers waits until the controller-manager has built its controllers: then each
-// has a health check.
-func waitForControllers(ctx context.Context) error {
-	client := &http.Client{Timeout: soon, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	for ctx.Err() == nil {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:10257/healthz?verbose", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := client.Do(req); err == nil {
-			body, err := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if err == nil && strings.Contains(string(body), "persistentvolume-expander-controller") {
-				return nil
-			}
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return ctx.Err()
 }
 
 // csiDriver knows the name of its node and nothing else.
