@@ -49,10 +49,20 @@ func TestImages(t *testing.T) {
 	t.Parallel()
 	s := play(t)
 	t.Run("preloaded and pause are listed", func(t *testing.T) {
-		list := s.k3m("image", "list", "-o", "json")
-		for _, want := range []string{images.Echo, images.Busybox, "pause"} {
-			if !strings.Contains(list, want) {
-				t.Errorf("%s is not in %s", want, list)
+		var list []struct {
+			Name, Tag string
+			Pinned    bool
+		}
+		if err := json.Unmarshal([]byte(s.k3m("image", "list", "-o", "json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		pinned := map[string]bool{}
+		for _, image := range list {
+			pinned[image.Name+":"+image.Tag] = image.Pinned
+		}
+		for want, pin := range map[string]bool{images.Echo: false, images.Echo2: false, images.Busybox: false, "registry.k3m.io/pause:1": true} {
+			if got, there := pinned[want]; !there || got != pin {
+				t.Errorf("%s: pinned is %v in %v", want, got, pinned)
 			}
 		}
 	})

@@ -25,7 +25,7 @@ func TestHostGatewayAndIptables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{T: t, node: node, client: client, ns: namespace(t, client)}
+	s := &scene{T: t, node: node, client: client, ns: "default"}
 	s.apply(strings.Replace(echoDeployment, "DRAIN, value: 3s", "DRAIN, value: 0s", 1))
 	s.pods("app=echo", 2)
 	svc, err := client.CoreV1().Services(s.ns).Get(t.Context(), "echo", metav1.GetOptions{})

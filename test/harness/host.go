@@ -145,7 +145,7 @@ func (h *Host) close() {
 	if h.tb.Failed() {
 		h.saveArtifacts()
 	}
-	if h.starts > 0 {
+	if _, err := os.Stat(h.DataDir); err == nil && h.starts > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 		out, err := h.K3m(ctx, "uninstall", "--yes").CombinedOutput()
 		cancel()
