@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 // the half-made ones neither.
 func TestKilledInTheMiddle(t *testing.T) {
 	n := newNode(t)
+	n.writeNetwork(filepath.Join(t.TempDir(), "calls"))
 	n.start()
 	writeImage(t, n.facts.Paths.ImagesDir+"/busybox.tar", busyboxImage(t, testBusybox))
 	n.waitImage(testBusybox)
@@ -30,6 +32,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 			churn.Go(func() {
 				for i := range 100 {
 					config := n.sandboxConfig(t, fmt.Sprintf("churn-%d-%d-%d", round, worker, i))
+					config.Linux.SecurityContext.NamespaceOptions.Network = runtime.NamespaceMode_POD
 					s, err := pods.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: config})
 					if err != nil {
 						return // containerd was killed
@@ -64,7 +67,8 @@ func TestKilledInTheMiddle(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("removed %d sandboxes; %d half-started shims were ended", len(all.Items), strings.Count(n.log.String(), "half started"))
+	t.Logf("removed %d sandboxes; %d half-started shims and %d network namespaces were removed before", len(all.Items),
+		strings.Count(n.log.String(), "half started"), strings.Count(n.log.String(), "half made when"))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		shims, err := cgroupProcesses(shimCgroupOf(n.facts.CgroupParent))
 		if err != nil {
@@ -78,6 +82,9 @@ func TestKilledInTheMiddle(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
+			for _, m := range mounts {
+				t.Error("left over:", m.Mountpoint)
+			}
 			t.Fatalf("shims %v and %d mounts are left", shims, len(mounts))
 		}
 	}

@@ -51,7 +51,7 @@ func (s sweep) run(ctx context.Context) error {
 	return errors.Join(
 		s.deleteContainers(ctx, everyContainer),
 		s.killShims(ctx),
-		s.removeNetworks(ctx),
+		s.removeNetworks(ctx, everyNetwork),
 		s.unmount(),
 		s.removeDirectories(),
 		removeCgroup(s.shimCgroup),

@@ -23,10 +23,14 @@ type attachment struct {
 	CapabilityArgs map[string]any `json:"capabilityArgs"`
 }
 
+// everyNetwork is a choice of removeNetworks.
+func everyNetwork(string) bool { return true }
+
 // removeNetworks detaches this node's sandboxes from their networks, as CRI would have
 // done: addresses are given back, port mappings go. The records are shared by all nodes
-// of a host; a sandbox is this node's if its network namespace is.
-func (s sweep) removeNetworks(ctx context.Context) error {
+// of a host; a sandbox is this node's if its network namespace is. Sandboxes are chosen
+// by the path of that.
+func (s sweep) removeNetworks(ctx context.Context, chosen func(netns string) bool) error {
 	records, err := filepath.Glob(filepath.Join(libcni.CacheDir, "results", "*"))
 	if err != nil {
 		return err
@@ -38,7 +42,7 @@ func (s sweep) removeNetworks(ctx context.Context) error {
 			continue // another node's, removed meanwhile
 		}
 		a, ok := parseAttachment(raw)
-		if !ok || !strings.HasPrefix(a.NetNS, s.state+"/") {
+		if !ok || !strings.HasPrefix(a.NetNS, s.state+"/") || !chosen(a.NetNS) {
 			continue
 		}
 		if err := s.detach(ctx, a); err != nil {

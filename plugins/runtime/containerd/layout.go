@@ -81,6 +81,11 @@ func (l layout) validate() error {
 // runcRoot is where runc keeps the state of this node's containers.
 func (l layout) runcRoot() string { return filepath.Join(l.state, "runc") }
 
+// netns holds the network namespaces of this node's sandboxes, as mounts.
+func (l layout) netns() string {
+	return filepath.Join(l.state, "io.containerd.grpc.v1.cri", "netns")
+}
+
 // bundles holds one directory a container.
 func (l layout) bundles() string {
 	return filepath.Join(l.state, "io.containerd.runtime.v2.task", namespace)

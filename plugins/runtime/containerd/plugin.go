@@ -60,7 +60,7 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 		return err
 	}
 	defer e.stop()
-	if err := (sweep{layout: s.layout, binDir: s.bin, log: logger}).removeOrphans(ctx); err != nil {
+	if err := removeOrphans(ctx, e, logger); err != nil {
 		logger.Error("remove what a killed containerd left half made", "error", err)
 	}
 	images := store{client: e.bridge.client, snapshotter: s.snapshotter, cri: e.bridge.cri}
@@ -85,6 +85,15 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	}
 	feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx)
 	return nil
+}
+
+func removeOrphans(ctx context.Context, e *engine, logger hclog.Logger) error {
+	records, err := e.sandboxRecords(ctx)
+	if err != nil {
+		return err
+	}
+	s := e.settings
+	return sweep{layout: s.layout, binDir: s.bin, cniDirs: []string{s.cniBinDir}, log: logger}.removeOrphans(ctx, records)
 }
 
 // prepare finds out what the host can do and makes what must be there before containerd
