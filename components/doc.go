@@ -21,15 +21,16 @@
 // Processes are launched at once, side by side, and asked who they are; Run is called as
 // soon as what a component requires is there. Nothing else orders them.
 //
-//	          ┌────────────────────────── back-off over, requirement or not ──────────┐
+//	          ┌────────────────────────── back-off over, or Restart ──────────────────┐
 //	          ▼                                                                       │
 //	──► Launching ──► Waiting ──► Starting ──► Ready ◄──► Degraded                    │
 //	          │          │           │           │            │                       │
 //	          │          └───────────┴─────┬─────┴────────────┘                       │
-//	          │                            ▼  process died, Run failed, start too slow│
+//	          │                            ▼  process died or fell silent, Run failed │
 //	          │                         Exited ──► Backoff ───────────────────────────┤
 //	          ▼                                └─► CrashLoop (five times in a row) ───┘
-//	       Refused   digest, Info or file permissions are not those on record
+//	       Refused   digest, Info or file permissions are not those on record,
+//	                 the contract is broken, the configuration is wrong
 //
 //	any state ── the supervisor ends ──► Stopping ──► Stopped
 //
