@@ -95,6 +95,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	if store != nil {
 		defer store.Close()
 	}
+	if ctx.Err() != nil {
+		return nil // an error would be that of the stop
+	}
 	if err != nil {
 		return err
 	}

@@ -44,9 +44,7 @@ const (
 	// maxReceiveBytes is etcd's limit on a request, and room for gRPC around it.
 	maxReceiveBytes = embed.DefaultMaxRequestBytes + 512<<10
 	maxSendBytes    = math.MaxInt32
-	// stopTimeout is how long Close waits for requests.
-	stopTimeout   = 2 * time.Second
-	maxSocketPath = 107 // sun_path, less its final zero: unix(7)
+	maxSocketPath   = 107 // sun_path, less its final zero: unix(7)
 )
 
 // Options say where a datastore is.
@@ -140,13 +138,12 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Failed delivers the reason when the datastore stops serving by itself.
 func (s *Store) Failed() <-chan error { return s.served }
 
-// Close stops serving and closes the database. It waits for both, up to 2 seconds for requests
-// that are still running.
+// Close stops serving and closes the database, and waits for both. A write that is under way is
+// done or isn't, and is not acknowledged: the API server, who asks, has stopped. It leaves
+// connections behind, so a graceful stop would wait for nothing.
 func (s *Store) Close() {
 	if s.grpc != nil {
-		force := time.AfterFunc(stopTimeout, s.grpc.Stop)
-		s.grpc.GracefulStop()
-		force.Stop()
+		s.grpc.Stop()
 	}
 	s.stop()
 	s.running.Wait()
