@@ -20,8 +20,10 @@ import (
 // TestContract runs the kit that every plugin must pass; containerd really starts.
 func TestContract(t *testing.T) {
 	n := newNode(t)
+	record := sdk.Describe(New())
 	plugintest.Run(t, plugintest.Options{
 		New:        New,
+		Record:     &record,
 		Executable: buildPlugin(t),
 		Facts:      n.facts,
 		Config:     json.RawMessage(`{"snapshotter": "overlayfs"}`),
