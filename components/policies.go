@@ -22,11 +22,18 @@ var policies = []struct {
 	// owned is a CEL expression on SUBJECT, the object as it was before the request and
 	// as it shall be: an update must not take an object away from another node, either.
 	owned, message string
+	// kept, if any, is a CEL expression on object and oldObject that an update must meet.
+	kept, keptMessage string
 }{
 	{
 		name: "k3m-node-components.nodes", group: "", versions: "v1", resources: []string{"nodes", "nodes/status"},
 		owned:   "SUBJECT.metadata.name == variables.node",
 		message: "a component may write the Node object of its own node alone",
+		// A write of a Node's status may carry labels, which NodeRestriction keeps a kubelet
+		// from, but not a component: they decide which pods come to a node.
+		kept: "object.?metadata.?labels == oldObject.?metadata.?labels && object.spec == oldObject.spec && " +
+			"object.?metadata.?ownerReferences == oldObject.?metadata.?ownerReferences",
+		keptMessage: "a component may not change a Node's labels, owners or spec",
 	}, {
 		name: "k3m-node-components.csinodes", group: "storage.k8s.io", versions: "*", resources: []string{"csinodes"},
 		owned:   "SUBJECT.metadata.name == variables.node",
@@ -49,6 +56,16 @@ func applyPolicies(ctx context.Context, client kubernetes.Interface) error {
 	labels := map[string]string{managedBy: fieldManager}
 	for _, p := range policies {
 		writes.Go(func() error {
+			validations := []*admission.ValidationApplyConfiguration{
+				admission.Validation().WithMessage(p.message).
+					WithExpression("object == null || (" + strings.ReplaceAll(p.owned, "SUBJECT", "object") + ")"),
+				admission.Validation().WithMessage(p.message).
+					WithExpression("oldObject == null || (" + strings.ReplaceAll(p.owned, "SUBJECT", "oldObject") + ")"),
+			}
+			if p.kept != "" {
+				validations = append(validations, admission.Validation().WithMessage(p.keptMessage).
+					WithExpression("object == null || oldObject == null || ("+p.kept+")"))
+			}
 			policy := admission.ValidatingAdmissionPolicy(p.name).WithLabels(labels).WithSpec(
 				admission.ValidatingAdmissionPolicySpec().
 					WithFailurePolicy(admissionv1.Fail).
@@ -56,14 +73,10 @@ func applyPolicies(ctx context.Context, client kubernetes.Interface) error {
 						WithAPIGroups(p.group).WithAPIVersions(p.versions).WithResources(p.resources...).
 						WithOperations(admissionv1.Create, admissionv1.Update, admissionv1.Delete))).
 					WithMatchConditions(admission.MatchCondition().WithName("node-components").
-						WithExpression("'"+nodeComponents+"' in request.userInfo.groups")).
+						WithExpression("'" + nodeComponents + "' in request.userInfo.groups")).
 					WithVariables(admission.Variable().WithName("node").
 						WithExpression("request.userInfo.username.split(':')[request.userInfo.username.split(':').size() - 1]")).
-					WithValidations(
-						admission.Validation().WithMessage(p.message).
-							WithExpression("object == null || ("+strings.ReplaceAll(p.owned, "SUBJECT", "object")+")"),
-						admission.Validation().WithMessage(p.message).
-							WithExpression("oldObject == null || ("+strings.ReplaceAll(p.owned, "SUBJECT", "oldObject")+")")))
+					WithValidations(validations...))
 			if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Apply(ctx, policy, apply); err != nil {
 				return err
 			}

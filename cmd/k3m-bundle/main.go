@@ -25,6 +25,10 @@ func main() {
 }
 
 func run() error {
+	// Before anything that takes time: until then other users can read the words.
+	if err := secret.Reexec(); err != nil {
+		return err
+	}
 	payload, err := bundle.Open("/proc/self/exe")
 	if err != nil {
 		return err
@@ -36,11 +40,7 @@ func run() error {
 	if err := payload.Close(); err != nil {
 		return err
 	}
-	args, env, _, err := secret.Hide(os.Args, os.Environ())
-	if err != nil {
-		return err
-	}
-	return unix.Exec(filepath.Join(dir, "bin", "k3m"), args, env)
+	return unix.Exec(filepath.Join(dir, "bin", "k3m"), os.Args, os.Environ())
 }
 
 // unpack uses the node's data directory; a user who can't write there and for whom it

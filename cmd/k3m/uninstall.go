@@ -29,9 +29,9 @@ import (
 // promises.
 const stopPatience = 20 * time.Second
 
-// madeInDataDir are the names in a data directory that are k3m's; nothing else in it is
-// touched.
-var madeInDataDir = []string{"server", "agent", "components", "plugins", "data", "node.json"}
+// madeInDataDir are the names in a data directory that are k3m's, beside its bundles;
+// nothing else in it is touched.
+var madeInDataDir = []string{"server", "agent", "components", "plugins", "node.json"}
 
 // madeInRunDir are those in a run directory.
 var madeInRunDir = []string{"server", "components", "containerd"}
@@ -67,7 +67,8 @@ state, and the administrator's kubeconfig. Configuration in /etc/k3m stays.`,
 // uninstall goes on after a failure, so that as much as possible is removed, but keeps
 // the data directory then: it is what a second try works from.
 func uninstall(ctx context.Context, out io.Writer, n node) error {
-	if _, err := os.Stat(filepath.Join(n.dataDir, "server")); errors.Is(err, fs.ErrNotExist) {
+	// Its lock is the first thing that a server makes in a data directory.
+	if _, err := os.Stat(controlplane.LockFile(n.dataDir)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no node keeps its state in %s; name its --data-dir", n.dataDir)
 	}
 	record := readNodeRecord(n)
@@ -81,7 +82,8 @@ func uninstall(ctx context.Context, out io.Writer, n node) error {
 		return fmt.Errorf("something could not be removed, so %s is kept for another try: %w", n.dataDir, err)
 	}
 	fmt.Fprintln(out, "removed containers, interfaces, rules, mounts and cgroups")
-	if err := errors.Join(removeKubeconfig(n.dataDir, record.Kubeconfig), removeMade(n.runDir, madeInRunDir), removeMade(n.dataDir, madeInDataDir)); err != nil {
+	if err := errors.Join(removeKubeconfig(n.dataDir, record.Kubeconfig), removeMade(n.runDir, madeInRunDir),
+		bundle.RemoveAll(filepath.Join(n.dataDir, "data")), removeMade(n.dataDir, madeInDataDir)); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "removed %s and %s\n", n.dataDir, n.runDir)

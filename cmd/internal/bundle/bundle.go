@@ -22,7 +22,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -100,10 +102,13 @@ func (p *Payload) Digest() string { return hex.EncodeToString(p.digest[:16]) }
 // name: the archive is unpacked beside it, compared with its digest, and renamed.
 func (p *Payload) Unpack(parent string) (string, error) {
 	dir := filepath.Join(parent, p.Digest())
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+	if _, err := os.Lstat(dir); err == nil {
+		return dir, ownAlone(parent, dir, filepath.Join(dir, "bin"), filepath.Join(dir, "bin", "k3m"))
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", err
+	}
+	if err := ownAlone(parent); err != nil {
 		return "", err
 	}
 	scratch, err := os.MkdirTemp(parent, scratchPrefix)
@@ -138,12 +143,36 @@ func (p *Payload) Unpack(parent string) (string, error) {
 	return dir, nil
 }
 
+// ownAlone refuses paths that another user made or can change: the digest is known to
+// everybody, so its directory may be somebody's trap.
+func ownAlone(paths ...string) error {
+	for _, path := range paths {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		owner := info.Sys().(*syscall.Stat_t).Uid
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			return fmt.Errorf("%s is a symbolic link; remove it, or choose another --data-dir", path)
+		case owner != 0 && int(owner) != os.Geteuid():
+			return fmt.Errorf("%s belongs to another user (%d); remove it, or choose another --data-dir", path, owner)
+		case info.Mode().Perm()&0o022 != 0:
+			return fmt.Errorf("%s can be changed by other users; `chmod go-w` it, or choose another --data-dir", path)
+		}
+	}
+	return nil
+}
+
+// isBundle tells the name of a bundle directory: the digest that Payload.Digest gives.
+var isBundle = regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString
+
 // unpackPatience is how long an unpacking may take before what it left is taken for a dead
 // process's.
 const unpackPatience = time.Hour
 
 // Prune removes from parent the bundle directories of other versions, and what unpackings
-// that were killed left. keep is a bundle directory; nothing happens when it does not lie
+// that were killed left; anything else in it stays. keep is a bundle directory; nothing happens when it does not lie
 // in parent. Processes that run from a removed directory go on.
 func Prune(parent, keep string) error {
 	if filepath.Dir(keep) != filepath.Clean(parent) {
@@ -155,13 +184,33 @@ func Prune(parent, keep string) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		if entry.Name() == filepath.Base(keep) {
-			continue
+		stale := isBundle(entry.Name())
+		if strings.HasPrefix(entry.Name(), scratchPrefix) {
+			info, err := entry.Info()
+			stale = err == nil && time.Since(info.ModTime()) >= unpackPatience
 		}
-		if info, err := entry.Info(); strings.HasPrefix(entry.Name(), scratchPrefix) && (err != nil || time.Since(info.ModTime()) < unpackPatience) {
-			continue
+		if stale && entry.Name() != filepath.Base(keep) {
+			errs = append(errs, os.RemoveAll(filepath.Join(parent, entry.Name())))
 		}
-		errs = append(errs, os.RemoveAll(filepath.Join(parent, entry.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveAll removes from parent every bundle directory and unfinished one, and parent if
+// nothing else is in it.
+func RemoveAll(parent string) error {
+	entries, err := os.ReadDir(parent)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, entry := range entries {
+		if isBundle(entry.Name()) || strings.HasPrefix(entry.Name(), scratchPrefix) {
+			errs = append(errs, os.RemoveAll(filepath.Join(parent, entry.Name())))
+		}
+	}
+	if err := os.Remove(parent); !errors.Is(err, unix.ENOTEMPTY) {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

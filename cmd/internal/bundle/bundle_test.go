@@ -136,7 +136,8 @@ func TestUntarStaysInItsDirectory(t *testing.T) {
 
 func TestPrune(t *testing.T) {
 	parent := t.TempDir()
-	for _, name := range []string{"current", "older", scratchPrefix + "running", scratchPrefix + "dead"} {
+	current, older := strings.Repeat("c", 32), strings.Repeat("0", 32)
+	for _, name := range []string{current, older, "somebody's", scratchPrefix + "running", scratchPrefix + "dead"} {
 		if err := os.Mkdir(filepath.Join(parent, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +149,7 @@ func TestPrune(t *testing.T) {
 	if err := Prune(parent, filepath.Join(t.TempDir(), "elsewhere")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Prune(parent, filepath.Join(parent, "current")); err != nil {
+	if err := Prune(parent, filepath.Join(parent, current)); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(parent)
@@ -159,8 +160,38 @@ func TestPrune(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	if got, want := strings.Join(left, " "), scratchPrefix+"running current"; got != want {
+	if got, want := strings.Join(left, " "), scratchPrefix+"running "+current+" somebody's"; got != want {
 		t.Errorf("left are %q, want %q", got, want)
+	}
+}
+
+func TestUnpackRefusesATrap(t *testing.T) {
+	p, err := open(t, distribution(t, map[string]string{"bin/k3m": "program"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, set := range map[string]func(parent string) error{
+		"directory that others can write": func(parent string) error { return os.Chmod(parent, 0o777) },
+		"file that others can write": func(parent string) error {
+			return os.Chmod(filepath.Join(parent, p.Digest(), "bin", "k3m"), 0o777)
+		},
+		"link in the name's place": func(parent string) error {
+			dir := filepath.Join(parent, p.Digest())
+			return errors.Join(os.Rename(dir, dir+"-elsewhere"), os.Symlink(dir+"-elsewhere", dir))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parent := filepath.Join(t.TempDir(), "data")
+			if _, err := p.Unpack(parent); err != nil {
+				t.Fatal(err)
+			}
+			if err := set(parent); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Unpack(parent); err == nil {
+				t.Error("it was accepted")
+			}
+		})
 	}
 }
 
