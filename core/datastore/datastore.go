@@ -44,7 +44,9 @@ const (
 	// maxReceiveBytes is etcd's limit on a request, and room for gRPC around it.
 	maxReceiveBytes = embed.DefaultMaxRequestBytes + 512<<10
 	maxSendBytes    = math.MaxInt32
-	maxSocketPath   = 107 // sun_path, less its final zero: unix(7)
+	// stopTimeout is how long Close waits for requests; each is a matter of milliseconds.
+	stopTimeout   = 200 * time.Millisecond
+	maxSocketPath = 107 // sun_path, less its final zero: unix(7)
 )
 
 // Options say where a datastore is.
@@ -138,12 +140,13 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Failed delivers the reason when the datastore stops serving by itself.
 func (s *Store) Failed() <-chan error { return s.served }
 
-// Close stops serving and closes the database, and waits for both. A write that is under way is
-// done or isn't, and is not acknowledged: the API server, who asks, has stopped. It leaves
-// connections behind, so a graceful stop would wait for nothing.
+// Close stops serving and closes the database, and waits for both. Requests may still end; the
+// API server, which has stopped, leaves watches behind that would not.
 func (s *Store) Close() {
 	if s.grpc != nil {
-		s.grpc.Stop()
+		force := time.AfterFunc(stopTimeout, s.grpc.Stop)
+		s.grpc.GracefulStop()
+		force.Stop()
 	}
 	s.stop()
 	s.running.Wait()
