@@ -67,7 +67,7 @@ func (n *node) startCore() *exec.Cmd {
 	if err := os.WriteFile(record, data, 0o600); err != nil {
 		n.t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.CommandContext(n.t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), helperCore+"="+strings.Join([]string{built.launcher, n.dataDir, n.runDir, n.cgroup, record, built.dir}, ","))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -151,7 +151,7 @@ func TestShimsAndPodsAreLeftAlone(t *testing.T) {
 		if _, err := makeGroup(g, sdk.Limits{}); err != nil {
 			t.Fatal(err)
 		}
-		sleeper := exec.Command("sleep", "60")
+		sleeper := exec.CommandContext(context.Background(), "sleep", "60")
 		if err := sleeper.Start(); err != nil {
 			t.Fatal(err)
 		}

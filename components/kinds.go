@@ -9,6 +9,7 @@ import (
 // Cardinality says how many components of a kind may run on a node.
 type Cardinality string
 
+// The cardinalities.
 const (
 	ExactlyOne Cardinality = "exactly one"
 	AtMostOne  Cardinality = "at most one"

@@ -43,7 +43,7 @@ func testMain(m *testing.M) int {
 		built.plugin:   "github.com/k3m-io/k3m/sdk/plugintest/badplugin",
 		built.witness:  "github.com/k3m-io/k3m/components/testdata/witness",
 	} {
-		cmd := exec.Command("go", "build", "-o", path, pkg)
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-o", path, pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)

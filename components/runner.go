@@ -52,10 +52,14 @@ type launchRunner struct {
 	cmd       *exec.Cmd
 	lifeline  *os.File // closing it tells the plugin to end
 	handshake *io.PipeReader
-	pid       int
-	exiting   context.Context // ends when the process has ended
-	done      chan struct{}   // closed when the process has ended and its streams are read
-	exit      error           // how, to be read after done
+
+	mu     sync.Mutex
+	pid    int  // 0 before the process runs
+	killed bool // Kill was called, maybe before there was a process
+
+	exiting context.Context // ends when the process has ended
+	done    chan struct{}   // closed when the process has ended and its streams are read
+	exit    error           // how, to be read after done
 }
 
 var _ runner.Runner = (*launchRunner)(nil)
@@ -104,6 +108,9 @@ func (r *launchRunner) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("start launcher: %w", err)
 	}
 	p.closeChild()
+	if r.isKilled() {
+		_ = r.cmd.Process.Kill() // ReadStatus ends then
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = statusR.SetReadDeadline(deadline)
 	}
@@ -117,8 +124,25 @@ func (r *launchRunner) Start(ctx context.Context) (err error) {
 		return err
 	}
 	statusR.Close()
-	r.lifeline, r.pid, r.done = lifeW, r.cmd.Process.Pid, make(chan struct{})
+	r.lifeline, r.done = lifeW, make(chan struct{})
 	r.follow(outR, errR)
+	return r.running()
+}
+
+func (r *launchRunner) isKilled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.killed
+}
+
+// running makes the process known to Kill.
+func (r *launchRunner) running() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pid = r.cmd.Process.Pid
+	if r.killed {
+		return r.kill()
+	}
 	return nil
 }
 
@@ -135,7 +159,7 @@ func (r *launchRunner) follow(stdout, stderr *os.File) {
 		lines := bufio.NewReaderSize(stdout, maxHandshake)
 		line, _ := lines.ReadSlice('\n')
 		_, _ = handshakeW.Write(line)
-		handshakeW.Close()
+		_ = handshakeW.Close() // never fails
 		r.copyLines(lines, pace)
 	})
 	readers.Go(func() { r.copyLines(stderr, pace) })
@@ -174,17 +198,24 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Kill ends the process with all that it has started, and does not wait.
+// Kill ends the process, at once or as soon as it runs, and does not wait.
 func (r *launchRunner) Kill(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.killed = true
 	if r.pid == 0 {
 		return nil
 	}
+	return r.kill()
+}
+
+// kill is called with the lock held.
+func (r *launchRunner) kill() error {
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	// A child that holds on to the handshake would keep go-plugin waiting.
-	r.handshake.Close()
-	return nil
+	return r.handshake.Close() // never fails
 }
 
 // Wait is for go-plugin.
@@ -202,6 +233,8 @@ func (r *launchRunner) Name() string { return r.spec.Path }
 
 // ID is empty until the process runs, which go-plugin takes for "nothing to kill".
 func (r *launchRunner) ID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.pid == 0 {
 		return ""
 	}

@@ -9,6 +9,7 @@ import (
 // State is where a component is in its life; see the package's diagram.
 type State string
 
+// The states.
 const (
 	Launching State = "Launching"
 	Waiting   State = "Waiting"

@@ -54,7 +54,7 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	select {
 	case err := <-silent:
 		err = errors.Join(err, p.end(0))
-		<-ended
+		_ = <-ended // it says that the process is gone
 		return readyFor(readySince), err
 	case err := <-ended:
 		err = c.runError(p, err)
@@ -68,7 +68,7 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	stopCtx, cancelStop := context.WithDeadlineCause(context.Background(), deadline, errors.New("it did not stop in time, and was killed"))
 	defer cancelStop()
 	err = p.stop(stopCtx)
-	<-ended
+	_ = <-ended // it was asked to end
 	if restart && c.ctx.Err() == nil {
 		if err != nil {
 			c.logger.Warn("stopped with an error", "error", err)
@@ -151,7 +151,7 @@ func (c *component) change(state State, reason string, more func(*ComponentStatu
 }
 
 func (c *component) set(state State, reason string, more func(*ComponentStatus)) {
-	st := &c.status
+	st, reason := &c.status, oneLine(reason)
 	if st.State == state && st.Reason == reason && more == nil {
 		return
 	}

@@ -91,6 +91,22 @@ func TestAuthorize(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("what decides which pods come to its node", func(t *testing.T) {
+		for what, patch := range map[string]string{
+			"a label": `{"metadata":{"labels":{"node-restriction.kubernetes.io/zone":"mine"}}}`,
+			"a taint": `{"spec":{"taints":[{"key":"k","effect":"NoSchedule"}]}}`,
+		} {
+			for _, subresource := range [][]string{nil, {"status"}} {
+				_, err := one.CoreV1().Nodes().Patch(ctx, "node-1", types.MergePatchType, []byte(patch), metav1.PatchOptions{}, subresource...)
+				if what == "a taint" && len(subresource) > 0 {
+					continue // the API drops a spec from a write of the status
+				}
+				if err == nil || !strings.Contains(err.Error(), "labels, owners or spec") {
+					t.Errorf("%s by way of %v: %v", what, subresource, err)
+				}
+			}
+		}
+	})
 	t.Run("another node", func(t *testing.T) {
 		for _, node := range []string{"node-11", "1"} {
 			if err := annotate(one, node, "not mine"); err == nil || !strings.Contains(err.Error(), "the Node object of its own node alone") {

@@ -57,7 +57,7 @@ func testGroup(t *testing.T, version int64) Group {
 
 func sleeper(t *testing.T, dirs ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("sleep", "60")
+	cmd := exec.CommandContext(context.Background(), "sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
