@@ -44,12 +44,29 @@ test: build ## Install what is missing, build, and run every test (as root)
 	@test "$$(id -u)" = 0 || { echo "make test: the end-to-end tests make network namespaces; run it as root: sudo make test" >&2; exit 1; }
 	$(MAKE) --no-print-directory unit e2e
 
+unit: export K3M_TEST_BIN_DIR := $(CURDIR)/$(BUNDLE)/bin
+unit: export K3M_TEST_CNI_DIR := $(CURDIR)/$(BUNDLE)/cni
 unit: ## Run the tests of all packages but the end-to-end ones
 	$(GO) test $$($(GO) list ./... | grep -v /test/)
 	@set -e; for m in $(MODULES); do (cd $$m && echo "module $$m" && $(GO) test ./...); done
 
 e2e: ## Run the end-to-end tests against dist/k3m (as root)
 	K3M_E2E=1 K3M_DIST=$(CURDIR)/dist/k3m $(GO) test -count=1 -timeout=25m ./test/...
+
+lint: ## Run the linters, pinned in test/tools
+	GOFLAGS=-trimpath $(GO) tool -modfile=test/tools/go.mod golangci-lint run ./...
+	@set -e; for m in $(MODULES); do (cd $$m && GOFLAGS=-trimpath $(GO) tool -modfile=$(CURDIR)/test/tools/go.mod golangci-lint run ./...); done
+
+generate: ## Generate the wire contract's Go code anew (needs protobuf-compiler)
+	@mkdir -p $(BUILD)/tools
+	@cd test/tools && GOFLAGS= GOBIN=$(CURDIR)/$(BUILD)/tools $(GO) install tool
+	PATH=$(CURDIR)/$(BUILD)/tools:$$PATH protoc -I sdk/proto --go_out=sdk/proto --go_opt=paths=source_relative \
+		--go-grpc_out=sdk/proto --go-grpc_opt=paths=source_relative sdk/proto/pluginv1/plugin.proto
+
+verify: generate ## Check that generated code, module files and formatting are as committed
+	@for m in . $(MODULES); do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
+	@test -z "$$(gofmt -l cmd components core plugins sdk test docs)" || { gofmt -l cmd components core plugins sdk test docs; exit 1; }
+	git diff --exit-code -- sdk/proto
 
 bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints JSON
 	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/bench
@@ -66,11 +83,11 @@ $(BUILD)/built: FORCE
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m ./cmd/k3m $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS) $(CONTAINERD)' -o $(BUNDLE)/bin/k3m-plugins ./cmd/k3m-plugins $(quietly)
 	@CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(BUNDLE)/bin/k3m-launch ./cmd/k3m-launch
-	@$(GO) build -ldflags='-s -w -extldflags=-static $(CONTAINERD)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@CGO_ENABLED=0 $(GO) build -tags=$(TAGS),no_grpc -ldflags='-s -w $(CONTAINERD)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static -X main.version='$$($(GO) list -m -f '{{.Version}}' github.com/opencontainers/runc | cut -c2-) -o $(CURDIR)/$(BUNDLE)/bin/runc github.com/opencontainers/runc
-	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
+	@cd $(RUNTIME)/carried && CGO_ENABLED=0 $(GO) build -ldflags="-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$$($(GO) list -m -f '{{.Version}}' sigs.k8s.io/cri-tools)" -o $(CURDIR)/$(BUNDLE)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
 	@cd $(CNI)/carried && for p in main/bridge main/loopback ipam/host-local meta/portmap meta/bandwidth; do \
-		$(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/cni/ github.com/containernetworking/plugins/plugins/$$p || exit 1; done
+		CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(CURDIR)/$(BUNDLE)/cni/ github.com/containernetworking/plugins/plugins/$$p || exit 1; done
 	@$(GO) build -ldflags='-s -w' -o $(BUILD)/ ./cmd/k3m-bundle ./cmd/k3m-pack ./cmd/k3m-bake
 	@touch $@
 

@@ -11,19 +11,22 @@ import (
 	"github.com/k3m-io/k3m/cmd/internal/bundle"
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/sdk"
+	"github.com/k3m-io/k3m/sdk/client"
 )
 
 // pluginCommands are the sub-commands that the components of this distribution bring
 // along (k3m ctr comes from runtime.containerd). A plugin can't replace one of k3m's own
-// or of another plugin.
-func pluginCommands(root *cobra.Command) []*cobra.Command {
+// or of another plugin. Without a catalog there are none, and the error says why; k3m's own
+// commands still work.
+func pluginCommands(root *cobra.Command) ([]*cobra.Command, error) {
 	dir, err := bundle.Dir()
 	if err != nil {
-		return nil // not a distribution: `k3m version` and help still work
+		return nil, err
 	}
 	catalog, err := components.Discover(dir, config.DataDir(os.Args[1:], os.LookupEnv))
 	if err != nil {
-		return nil // the commands that need the catalog say what is wrong with it
+		return nil, err
 	}
 	taken := map[string]bool{"help": true}
 	for _, c := range root.Commands() {
@@ -46,7 +49,7 @@ func pluginCommands(root *cobra.Command) []*cobra.Command {
 			})
 		}
 	}
-	return all
+	return all, nil
 }
 
 // becomePlugin replaces this process by a plugin that serves one command (see
@@ -58,11 +61,9 @@ func becomePlugin(bundleDir string, entry components.Entry, name string, args []
 	if err := entry.Verify(); err != nil {
 		return err
 	}
-	env := append(os.Environ(),
-		"K3M_PLUGIN_COMMAND="+name,
-		"K3M_DATA_DIR="+named.dataDir,
-		"K3M_RUN_DIR="+named.runDir,
-		"K3M_BIN_DIR="+filepath.Join(bundleDir, "bin"))
+	env := append(os.Environ(), client.CommandEnv(name, sdk.CommandPaths{
+		DataDir: named.dataDir, RunDir: named.runDir, BinDir: filepath.Join(bundleDir, "bin"),
+	})...)
 	words := append([]string{entry.Executable()}, entry.Args...)
 	if err := unix.Exec(entry.Executable(), append(words, args...), env); err != nil {
 		return fmt.Errorf("start %s for `k3m %s`: %w", entry.ID(), name, err)

@@ -23,6 +23,7 @@ func isUsage(err error) bool {
 }
 
 func rootCommand() *cobra.Command {
+	var noPlugins error // why the plugins' commands are missing
 	root := &cobra.Command{
 		Use:   "k3m",
 		Short: "Kubernetes, made of parts that you choose",
@@ -44,13 +45,18 @@ you choose with --enable and --disable.`,
 					names = append(names, c.Name())
 				}
 			}
+			if noPlugins != nil {
+				return fmt.Errorf("unknown command %q, unless a component brings it along: %w", args[0], noPlugins)
+			}
 			return usageError{fmt.Errorf("unknown command %q%s; `k3m help` lists them", args[0], config.DidYouMean(args[0], names))}
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(serverCommand(), componentCommand(), kubectlCommand(), versionCommand(), uninstallCommand())
-	root.AddCommand(pluginCommands(root)...)
+	plugins, err := pluginCommands(root)
+	noPlugins = err
+	root.AddCommand(plugins...)
 	for _, c := range append(root.Commands(), root) {
 		withUsageErrors(c)
 	}

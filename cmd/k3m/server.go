@@ -36,6 +36,8 @@ is weaker than the flags.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
+			// A second ctrl-C ends the process at once.
+			context.AfterFunc(ctx, stop)
 			return runServer(ctx, cfg)
 		},
 	}

@@ -100,8 +100,11 @@ func finish(c *Config, env Environment) error {
 			return &Error{"hostname", fmt.Sprintf("%q can't be a node's name; give another with --node-name", name)}
 		}
 	}
-	if len(c.NodeIPs) > 2 || len(c.NodeIPs) == 2 && c.NodeIPs[0].Is4() == c.NodeIPs[1].Is4() {
-		return &Error{"node-ip", "give one address, or one of IPv4 and one of IPv6"}
+	if len(c.NodeIPs) > 1 {
+		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}
+	}
+	if len(c.NodeIPs) == 1 && !c.NodeIPs[0].Is4() {
+		return &Error{"node-ip", fmt.Sprintf("%s is not an IPv4 address, as the cluster's ranges are", c.NodeIPs[0])}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ type option struct {
 	// list says that it may be repeated, and is a list in the file.
 	list bool
 	// secret options are never taken from a command line that others can read; see
-	// package argv, which moves them to a descriptor before the server starts.
+	// package secret, which moves them to a descriptor before the server starts.
 	secret bool
 	usage  string
 	// set checks the values of the strongest source and stores them.
@@ -82,7 +82,7 @@ var options = []option{
 			c.NodeName = v.Text
 			return nil
 		})},
-	{name: "node-ip", list: true, usage: "address of the node; twice for dual stack (default: that of the default route)",
+	{name: "node-ip", list: true, usage: "IPv4 address of the node (default: that of the default route)",
 		set: func(c *Config, values []Value) error {
 			c.NodeIPs = nil
 			for _, v := range values {

@@ -17,11 +17,17 @@ const (
 	variable = "K3M_TOKEN"
 )
 
-// Hide replaces `--token VALUE`, `--token=VALUE` and K3M_TOKEN by `--token-fd=N` and
+// command is the sub-command whose --token it is: `k3m kubectl --token` is kubectl's.
+const command = "server"
+
+// Hide replaces, for the sub-command `server` alone, `--token VALUE`, `--token=VALUE` and K3M_TOKEN by `--token-fd=N` and
 // K3M_TOKEN_FD, where N is a descriptor in memory that the next program inherits. It
 // returns the new words and variables and whether anything was hidden: then the caller
 // must exec with them.
 func Hide(args, env []string) (newArgs, newEnv []string, hidden bool, err error) {
+	if len(args) < 2 || args[1] != command {
+		return args, env, false, nil
+	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {

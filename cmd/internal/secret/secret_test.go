@@ -19,9 +19,10 @@ func TestHide(t *testing.T) {
 		"nothing to hide":   {args: []string{"k3m", "server", "--token-file", "x"}, want: []string{"k3m", "server", "--token-file", "x"}},
 		"separate word":     {args: []string{"k3m", "server", "--token", "s3cret", "--node-name", "a"}, want: []string{"k3m", "server", "--token-fd=%d", "--node-name", "a"}, secretFlag: "s3cret"},
 		"with equals":       {args: []string{"k3m", "server", "--token=s3cret"}, want: []string{"k3m", "server", "--token-fd=%d"}, secretFlag: "s3cret"},
-		"after the dashes":  {args: []string{"k3m", "kubectl", "--", "--token", "x"}, want: []string{"k3m", "kubectl", "--", "--token", "x"}},
-		"in a variable":     {args: []string{"k3m"}, env: []string{"A=b", "K3M_TOKEN=s3cret"}, want: []string{"k3m"}, secretEnv: "s3cret"},
-		"flag without word": {args: []string{"k3m", "--token"}, want: []string{"k3m", "--token"}},
+		"after the dashes":  {args: []string{"k3m", "server", "--", "--token", "x"}, want: []string{"k3m", "server", "--", "--token", "x"}},
+		"kubectl's own":     {args: []string{"k3m", "kubectl", "--token", "x", "get"}, want: []string{"k3m", "kubectl", "--token", "x", "get"}},
+		"in a variable":     {args: []string{"k3m", "server"}, env: []string{"A=b", "K3M_TOKEN=s3cret"}, want: []string{"k3m", "server"}, secretEnv: "s3cret"},
+		"flag without word": {args: []string{"k3m", "server", "--token"}, want: []string{"k3m", "server", "--token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args, env, hidden, err := Hide(tc.args, tc.env)
