@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -239,12 +240,15 @@ func (h *Host) files() []string {
 			if err != nil || path == top && deep {
 				return nil
 			}
+			if e.Type()&fs.ModeCharDevice != 0 && whiteout(e) {
+				return nil
+			}
 			inside := name(path)
 			if st, err := os.Stat(inside); deep && e.IsDir() && (err == nil && st.IsDir() || inside == "/run/mount") {
 				return nil
 			}
 			files = append(files, inside)
-			if e.IsDir() {
+			if e.IsDir() && !deep {
 				return fs.SkipDir
 			}
 			return nil
@@ -256,6 +260,17 @@ func (h *Host) files() []string {
 		walk(top, func(path string) string { return path }, false)
 	}
 	return files
+}
+
+// whiteout tells whether a layer's entry stands for the removal of something that the
+// machine has.
+func whiteout(e fs.DirEntry) bool {
+	info, err := e.Info()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Rdev == 0
 }
 
 func names(dir string) []string {
