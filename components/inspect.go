@@ -90,7 +90,10 @@ func (i Inspector) ask(ctx context.Context, path string, e Entry) (sdk.Info, err
 		if group, err = i.group(filepath.Base(scratch)); err != nil {
 			return sdk.Info{}, err
 		}
-		defer func() { _ = group.Remove() }() // what end could not kill is not empty: it says so
+		defer func() {
+			_ = group.Remove() // what end could not kill is not empty: it says so
+			removeParents(group)
+		}()
 		spec.Cgroup = group
 	}
 	logger := i.Logger

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -245,7 +247,18 @@ func (r *launchRunner) ID() string {
 // make, which knows.
 func (r *launchRunner) Diagnose(context.Context) string { return "" }
 
+// PluginToHost sees the address that the plugin gives before go-plugin connects to it,
+// which it would do even to end the plugin: it must be a socket of the plugin's own.
 func (r *launchRunner) PluginToHost(network, address string) (string, string, error) {
+	if network != "unix" {
+		return "", "", fmt.Errorf("%w: it listens on %.40q, not on a unix socket", client.ErrProtocol, network)
+	}
+	if filepath.Dir(address) != r.socketDir {
+		return "", "", fmt.Errorf("%w: its socket %.200q is not in its own directory", client.ErrProtocol, address)
+	}
+	if st, err := os.Lstat(address); err != nil || st.Mode().Type() != fs.ModeSocket {
+		return "", "", fmt.Errorf("%w: %.200q is not a socket", client.ErrProtocol, address)
+	}
 	return network, address, nil
 }
 

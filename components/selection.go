@@ -185,11 +185,13 @@ func (s *selector) decide() Selection {
 			continue
 		}
 		var kept []Entry
+		contradiction := false
 		for _, e := range chosen {
 			if off, isOff := s.disabled[e.ID()]; !isOff {
 				kept = append(kept, e)
 			} else if w, wanted := wishes[e.Info.Name]; wanted {
 				s.fail(off, "disables %s, which %s enables; leave one of the two out", e.ID(), w)
+				contradiction = true
 			}
 		}
 		if kindOff || isNone {
@@ -198,7 +200,7 @@ func (s *selector) decide() Selection {
 		if len(kept) > 1 && kind.Cardinality != Many {
 			s.tooMany(kind, kept, wishes)
 		}
-		if len(kept) == 0 && kind.Cardinality == ExactlyOne && !isNone {
+		if len(kept) == 0 && kind.Cardinality == ExactlyOne && !isNone && !contradiction {
 			s.tooFew(kind, chosen)
 		}
 		if isNone && kind.Cardinality == ExactlyOne {

@@ -111,6 +111,8 @@ func TestSelectErrors(t *testing.T) {
 			want: `--enable: exactly one of kind "runtime" may run on a node, and 2 are enabled: --enable containerd, --enable runtime=docker; leave all but one out`},
 		"enable and disable of the same": {enable: []string{"ingress=nginx"}, disable: []string{"nginx"},
 			want: `--disable: disables ingress.nginx, which --enable ingress=nginx enables; leave one of the two out`},
+		"enable and disable of the only one": {enable: []string{"cni=flannel"}, disable: []string{"flannel"},
+			want: `--disable: disables cni.flannel, which --enable cni=flannel enables; leave one of the two out`},
 		"enable one, disable its kind": {enable: []string{"ingress=nginx"}, disable: []string{"ingress"},
 			want: `--disable: disables "ingress", of which --enable ingress=nginx enables one; leave one of the two out`},
 		"disable the runtime": {disable: []string{"runtime"},

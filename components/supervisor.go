@@ -40,7 +40,7 @@ type Options struct {
 	// Logger is the parent of the components' loggers. Its level is theirs.
 	Logger hclog.Logger
 	// StartTimeout is how long a process may take to shake hands (default 20 s),
-	// StopTimeout how long all components together may take to stop (default 8 s).
+	// StopTimeout how long all components together may take to stop (default 6 s).
 	StartTimeout, StopTimeout time.Duration
 }
 
@@ -72,7 +72,7 @@ func NewSupervisor(o Options) *Supervisor {
 		o.StartTimeout = 20 * time.Second
 	}
 	if o.StopTimeout == 0 {
-		o.StopTimeout = 8 * time.Second
+		o.StopTimeout = 6 * time.Second
 	}
 	if os.Geteuid() != 0 {
 		o.CgroupParent = ""

@@ -80,11 +80,17 @@ func (s *Supervisor) removeGroups() error {
 		errs = append(errs, g.Remove())
 	}
 	if s.opts.CgroupParent != "" && filepath.Clean(s.opts.CgroupParent) != "/" {
-		parent, err := groupOf(s.opts.CgroupParent, "")
+		some, err := groupOf(s.opts.CgroupParent, "some")
 		errs = append(errs, err)
-		for _, dir := range parent {
-			_ = os.Remove(dir) // pods and shims may be in it
-		}
+		removeParents(some)
 	}
 	return errors.Join(errs...)
+}
+
+// removeParents removes the directories above a group, unless something else is in them:
+// pods, shims, other components.
+func removeParents(g cgroup.Group) {
+	for _, dir := range g {
+		_ = os.Remove(filepath.Dir(dir))
+	}
 }

@@ -19,11 +19,13 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	default:
 	}
 	var readySince time.Time
-	ended := make(chan error, 1)
+	var runErr error
+	ended := make(chan struct{}) // closed when runErr is set
 	runCtx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
-		ended <- p.Run(runCtx, r, func(report client.Report) {
+		defer close(ended)
+		runErr = p.Run(runCtx, r, func(report client.Report) {
 			c.report(report)
 			if _, ok := report.(client.Ready); ok && readySince.IsZero() {
 				readySince = time.Now()
@@ -54,10 +56,10 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	select {
 	case err := <-silent:
 		err = errors.Join(err, p.end(0))
-		_ = <-ended // it says that the process is gone
+		<-ended
 		return readyFor(readySince), err
-	case err := <-ended:
-		err = c.runError(p, err)
+	case <-ended:
+		err := c.runError(p, runErr)
 		return readyFor(readySince), errors.Join(err, p.end(0))
 	case <-c.restart:
 		restart, deadline = true, time.Now().Add(c.sup.opts.StopTimeout)
@@ -68,7 +70,7 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	stopCtx, cancelStop := context.WithDeadlineCause(context.Background(), deadline, errors.New("it did not stop in time, and was killed"))
 	defer cancelStop()
 	err = p.stop(stopCtx)
-	_ = <-ended // it was asked to end
+	<-ended
 	if restart && c.ctx.Err() == nil {
 		if err != nil {
 			c.logger.Warn("stopped with an error", "error", err)

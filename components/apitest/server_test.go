@@ -47,7 +47,7 @@ func startAPI(t *testing.T) *rest.Config {
 	}
 	write(t, "sa.key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
 	write(t, "tokens.csv", []byte("an-administrator,admin,1,system:masters\n"))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
