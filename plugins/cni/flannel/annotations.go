@@ -40,8 +40,11 @@ func slimNode(obj any) (any, error) {
 		return obj, nil
 	}
 	slim := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion},
-		Spec:       corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion,
+			CreationTimestamp: node.CreationTimestamp,
+		},
+		Spec: corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
 	}
 	if len(slim.Spec.PodCIDRs) == 0 && node.Spec.PodCIDR != "" {
 		slim.Spec.PodCIDRs = []string{node.Spec.PodCIDR}

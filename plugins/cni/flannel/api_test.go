@@ -80,6 +80,15 @@ func (a *nodesAPI) remove(name string) {
 	}
 }
 
+// annotate sets a Node's annotations, as another node's component does.
+func (a *nodesAPI) annotate(name string, annotations map[string]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	node := a.nodes[name].DeepCopy()
+	node.Annotations = annotations
+	a.change("MODIFIED", node)
+}
+
 func (a *nodesAPI) annotations(name string) map[string]string {
 	a.mu.Lock()
 	defer a.mu.Unlock()

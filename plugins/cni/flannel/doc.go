@@ -3,8 +3,8 @@
 //
 // plugin.go says who the component is; config.go is what a user may configure; plan.go
 // joins that with the facts; network.go is the work, from the first step to the last.
-// The parts that it puts together: leases.go (who owns which subnet, from the Node objects), uplink.go
-// (the interface between nodes), bridge.go (cni0), filter.go (masquerading, through
+// The parts that it puts together: leases.go (who owns which subnet, from the Node objects), claims.go (who
+// of several that say they do), uplink.go (the interface between nodes), bridge.go (cni0), filter.go (masquerading, through
 // flannel's traffic managers), conflist.go and executables.go (what the runtime reads),
 // sysctl.go, watch.go (what makes Run give up and be started again), state.go (what a run leaves to
 // the next one), cleanup.go.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"sync"
 	"time"
 
@@ -38,11 +37,16 @@ type leases struct {
 	store      cache.Store
 	controller cache.Controller
 
-	mu    sync.Mutex
-	own   *corev1.Node           // this node, slimmed; nil before it is seen
-	known map[string]lease.Lease // leases of the other nodes, by node name
-	queue []lease.Event          // not yet handed to the backend
-	moved chan struct{}          // closed and replaced at every change of the above
+	mu     sync.Mutex
+	own    *corev1.Node           // this node, slimmed; nil before it is seen
+	mine   subnets                // this node's pod CIDRs, the last that it had
+	claims map[string]*claim      // of the other nodes, by node name; see claims.go
+	known  map[string]lease.Lease // those of the claims that were granted
+	queue  []lease.Event          // not yet handed to the backend
+	moved  chan struct{}          // closed and replaced at every change of the above
+
+	listed  bool          // all Nodes of the start have been seen
+	settled chan struct{} // closed once the claims of the start are settled
 
 	annotated map[string]string // what AcquireLease wrote to this node; nil before
 }
@@ -53,8 +57,10 @@ var _ subnet.Manager = (*leases)(nil)
 func newLeases(p *plan, client rest.Interface, log hclog.Logger) *leases {
 	m := &leases{
 		plan: p, client: client, log: log,
-		known: map[string]lease.Lease{},
-		moved: make(chan struct{}),
+		claims:  map[string]*claim{},
+		known:   map[string]lease.Lease{},
+		moved:   make(chan struct{}),
+		settled: make(chan struct{}),
 	}
 	m.store, m.controller = cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewListWatchFromClient(client, "nodes", "", fields.Everything()),
@@ -70,10 +76,22 @@ func newLeases(p *plan, client rest.Interface, log hclog.Logger) *leases {
 }
 
 // run watches the Node objects until ctx ends.
-func (m *leases) run(ctx context.Context) { m.controller.RunWithContext(ctx) }
+func (m *leases) run(ctx context.Context) {
+	var waits sync.WaitGroup
+	defer waits.Wait()
+	waits.Go(func() {
+		select {
+		case <-m.controller.HasSyncedChecker().Done():
+			m.allSeen()
+		case <-ctx.Done():
+		}
+	})
+	m.controller.RunWithContext(ctx)
+}
 
-// synced is closed once all Nodes that were there at the start have been seen.
-func (m *leases) synced() <-chan struct{} { return m.controller.HasSyncedChecker().Done() }
+// synced is closed once all Nodes that were there at the start have been seen and their
+// leases are known, for which this node needs pod CIDRs.
+func (m *leases) synced() <-chan struct{} { return m.settled }
 
 func (m *leases) nodeSeen(obj any) {
 	node, ok := obj.(*corev1.Node)
@@ -84,27 +102,19 @@ func (m *leases) nodeSeen(obj any) {
 	defer m.mu.Unlock()
 	if node.Name == m.plan.nodeName {
 		m.own = node
+		m.ownSeen()
 		m.signal()
 		return
 	}
-	now, err := m.plan.leaseOf(node)
+	now, err := m.plan.claimOf(node)
 	if err != nil {
 		if !errors.Is(err, errNoLease) {
 			m.log.Warn("node can't be reached", "node", node.Name, "error", err)
 		}
-		m.forget(node.Name)
+		m.withdraw(node.Name)
 		return
 	}
-	before, had := m.known[node.Name]
-	if had && reflect.DeepEqual(before, now) {
-		return
-	}
-	if had && (before.Subnet != now.Subnet || !before.IPv6Subnet.Equal(now.IPv6Subnet)) {
-		m.forget(node.Name)
-	}
-	m.known[node.Name] = now
-	m.queue = append(m.queue, lease.Event{Type: lease.EventAdded, Lease: now})
-	m.signal()
+	m.enter(node.Name, now)
 }
 
 func (m *leases) nodeGone(obj any) {
@@ -121,7 +131,7 @@ func (m *leases) nodeGone(obj any) {
 		m.own = nil
 		return
 	}
-	m.forget(node.Name)
+	m.withdraw(node.Name)
 }
 
 // forget queues the removal of a node's lease, if there is one. m.mu is held.
@@ -238,8 +248,10 @@ func (m *leases) AcquireLease(ctx context.Context, attrs *lease.LeaseAttrs) (*le
 	return m.plan.ownLease(s, attrs), nil
 }
 
-// annotate patches this node's status sub-resource, which admits annotations and,
-// unlike the Node itself, neither labels nor taints.
+// annotate patches this node's status sub-resource, which takes annotations, and with
+// them a right that gives less than one to the Node itself: its spec, with the taints,
+// can't be changed through it. Labels could; an admission policy of k3m keeps components
+// from that.
 func (m *leases) annotate(ctx context.Context, annotations map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
