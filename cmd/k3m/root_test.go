@@ -12,7 +12,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		code int
 		want string
 	}{
-		"no distribution":     {[]string{"ctr"}, 1, "unpacked distribution"},
+		"no distribution":     {[]string{"ctr"}, 2, "unpacked distribution"},
 		"unknown flag":        {[]string{"server", "--nod-name", "x"}, 2, `did you mean "--node-name"?`},
 		"word too many":       {[]string{"version", "x"}, 2, `"x"`},
 		"output format":       {[]string{"component", "list", "-o", "jsn"}, 2, `did you mean "json"?`},
