@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,8 +43,8 @@ else ` + config.DefaultKubeconfig + `.`,
 func runKubectl(args []string) error {
 	named, args := cutNodeFlags(args)
 	if kubeconfig := nodeKubeconfig(named); kubeconfig != "" {
-		if _, err := os.Stat(kubeconfig); errors.Is(err, fs.ErrNotExist) {
-			fmt.Fprintf(os.Stderr, "k3m kubectl: there is no %s: no server has run here yet; start one with `k3m server`, or name its --data-dir\n", kubeconfig)
+		if _, err := os.Stat(kubeconfig); errors.Is(err, fs.ErrNotExist) && wantsServer(args) {
+			return fmt.Errorf("there is no %s: no server has run here yet; start one with `k3m server`, or name its --data-dir", kubeconfig)
 		}
 		// Read by kubectl, in this process.
 		if err := os.Setenv("KUBECONFIG", kubeconfig); err != nil {
@@ -77,6 +78,19 @@ func cutNodeFlags(args []string) (node, []string) {
 		}
 	}
 	return n, args
+}
+
+// wantsServer tells whether kubectl's words are for a server that they don't name
+// themselves.
+func wantsServer(args []string) bool {
+	local := []string{"help", "version", "completion", "config", "kustomize", "options", "plugin"}
+	if len(args) == 0 || slices.Contains(local, args[0]) {
+		return false
+	}
+	return !slices.ContainsFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return slices.Contains([]string{"--kubeconfig", "--server", "-s", "--help", "-h"}, name)
+	})
 }
 
 // nodeKubeconfig is what KUBECONFIG should be, or "" to leave it.

@@ -58,6 +58,23 @@ func TestNodeFlagsBeforeKubectlsWords(t *testing.T) {
 	}
 }
 
+func TestKubectlCommandsThatNeedNoServer(t *testing.T) {
+	for words, want := range map[string]bool{
+		"get nodes":                   true,
+		"--namespace=a get pods":      true,
+		"":                            false,
+		"version --client":            false,
+		"config view":                 false,
+		"get --help":                  false,
+		"--kubeconfig=/mine get pods": false,
+		"get pods -s https://a":       false,
+	} {
+		if got := wantsServer(strings.Fields(words)); got != want {
+			t.Errorf("kubectl %s: wants a server is %v", words, got)
+		}
+	}
+}
+
 func TestKubeconfigOfKubectl(t *testing.T) {
 	for name, tc := range map[string]struct {
 		named node

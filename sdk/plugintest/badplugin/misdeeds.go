@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -185,7 +186,11 @@ func listSecrets(ctx context.Context, kubeconfig string) error {
 		if b, err := base64.StdEncoding.DecodeString(value[key+"-data"]); err == nil && len(b) > 0 {
 			return b
 		}
-		b, _ := os.ReadFile(value[key])
+		file := value[key]
+		if !filepath.IsAbs(file) { // as client-go reads it
+			file = filepath.Join(filepath.Dir(kubeconfig), file)
+		}
+		b, _ := os.ReadFile(file)
 		return b
 	}
 	pair, err := tls.X509KeyPair(pem("client-certificate"), pem("client-key"))
