@@ -16,7 +16,7 @@ import (
 	"github.com/k3m-io/k3m/sdk"
 )
 
-// removeRules removes what flannel's traffic manager for a packet filter makes. It is no
+// removeRules removes what filter makes with a packet filter. It is no
 // error if the filter's tool is missing: then nothing was made with it.
 //
 // It also removes what the CNI executable portmap leaves, which nobody else does: the host
@@ -24,10 +24,11 @@ import (
 // in them, of whatever network.
 func removeRules(ctx context.Context, filter sdk.PacketFilter, pods []netip.Prefix) error {
 	if filter == sdk.NFTables {
-		return errors.Join(
-			removeTable(ctx, nftTables["flannel-ipv4"], "flannel-ipv4"),
-			removeTable(ctx, nftTables["flannel-ipv6"], "flannel-ipv6"),
-			removePortMapTables(ctx, pods))
+		errs := []error{removePortMapTables(ctx, pods)}
+		for name, family := range nftTables {
+			errs = append(errs, removeTable(ctx, family, name))
+		}
+		return errors.Join(errs...)
 	}
 	// Not flannel's own CleanUp: that leaves the jumps, which keep the chains alive.
 	var errs []error
@@ -137,6 +138,7 @@ func removeChains(tool *iptables.IPTables, chains []iptablesChain) error {
 var nftTables = map[string]knftables.Family{
 	"flannel-ipv4": knftables.IPv4Family,
 	"flannel-ipv6": knftables.IPv6Family,
+	localnetTable:  knftables.IPv4Family,
 }
 
 // removeTable removes a table, which may be missing.

@@ -6,7 +6,7 @@
 // The parts that it puts together: leases.go (who owns which subnet, from the Node objects), claims.go (who
 // of several that say they do), uplink.go (the interface between nodes), bridge.go (cni0), filter.go (masquerading, through
 // flannel's traffic managers), conflist.go and executables.go (what the runtime reads),
-// sysctl.go, watch.go (what makes Run give up and be started again), state.go (what a run leaves to
+// sysctl.go, localnet.go (what keeps pods off the host's loopback), watch.go (what makes Run give up and be started again), state.go (what a run leaves to
 // the next one), cleanup.go.
 //
 // Nothing here forwards a packet: bridge, routes, neighbours and rules are the kernel's.

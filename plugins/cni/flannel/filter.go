@@ -34,7 +34,8 @@ const (
 
 // filter keeps flannel's masquerade and forward rules in the kernel, through flannel's
 // own traffic managers: what leaves the cluster is masqueraded, what stays is not, and
-// what comes from or goes to pods is accepted.
+// what comes from or goes to pods is accepted. With nftables it keeps pods off the host's
+// loopback addresses too (localnet.go).
 //
 //	prepare (before the pod CIDRs are known) ── apply ── guard
 type filter struct {
@@ -60,6 +61,9 @@ func (f *filter) prepare(ctx context.Context) error {
 		// One transaction that replaces the chain's rules: on a restart no packet
 		// passes without them.
 		f.manager.SetupAndEnsureForwardRules(ctx, ip4Net(f.plan.cluster4), ip6Net(f.plan.cluster6), never)
+		if f.plan.ipv4() {
+			return closeLocalnet(ctx)
+		}
 	}
 	return nil
 }
@@ -157,14 +161,19 @@ func (f *filter) restore(ctx context.Context, s subnets, good []string) ([]strin
 	return nil, err
 }
 
-// missing returns what rules lack: a piece of which there must be one for each family.
+// missing returns what rules lack: a piece of which there must be so many.
 func (f *filter) missing(rules []string) string {
-	pieces := []string{" accept", " masquerade"}
-	if f.plan.packetFilter == sdk.IPTables {
-		pieces = []string{"-A FLANNEL-POSTRTG ", "-A POSTROUTING ", "-A FLANNEL-FWD ", "-A FORWARD "}
-	}
 	families := len(f.plan.iptablesFamilies())
-	for _, piece := range pieces {
+	pieces := map[string]int{" accept": families, " masquerade": families}
+	if f.plan.packetFilter == sdk.IPTables {
+		pieces = map[string]int{
+			"-A FLANNEL-POSTRTG ": families, "-A POSTROUTING ": families,
+			"-A FLANNEL-FWD ": families, "-A FORWARD ": families,
+		}
+	} else if f.plan.ipv4() {
+		pieces[" drop"] = 2 // localnetRules; flannel's own drop nothing
+	}
+	for piece, want := range pieces {
 		have := 0
 		for _, rule := range rules {
 			// A chain's own line ends in its policy, "policy accept;".
@@ -172,7 +181,7 @@ func (f *filter) missing(rules []string) string {
 				have++
 			}
 		}
-		if have < families {
+		if have < want {
 			return strings.TrimSpace(piece)
 		}
 	}
@@ -225,7 +234,7 @@ func (f *filter) rules(ctx context.Context) ([]string, error) {
 func nftRules(ctx context.Context, p *plan) ([]string, error) {
 	var tables []string
 	if p.ipv4() {
-		tables = append(tables, "flannel-ipv4")
+		tables = append(tables, "flannel-ipv4", localnetTable)
 	}
 	if p.ipv6() {
 		tables = append(tables, "flannel-ipv6")
