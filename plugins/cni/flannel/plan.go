@@ -59,7 +59,7 @@ func newPlan(cfg config, facts sdk.Facts, stateDir string) (*plan, error) {
 		*target = cidr.Masked()
 	}
 	if !p.cluster4.IsValid() && !p.cluster6.IsValid() {
-		return nil, errors.New("no cluster CIDR: set --cluster-cidr")
+		return nil, errors.New("no cluster CIDR: the server that this node belongs to says none")
 	}
 	for _, addr := range facts.NodeIPs {
 		addr = addr.Unmap()
