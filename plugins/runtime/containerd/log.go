@@ -11,7 +11,7 @@ import (
 )
 
 // logThrough sends what containerd logs in this process to logger, each record at its
-// own level.
+// own level but for chatter.
 func logThrough(logger hclog.Logger) error {
 	level := log.InfoLevel
 	switch logger.GetLevel() {
@@ -34,6 +34,10 @@ func logThrough(logger hclog.Logger) error {
 	return nil
 }
 
+// chatter is what containerd logs at each start, at the level of information, about 60
+// plugins: nothing that an operator of k3m could want or change.
+var chatter = []string{"loading plugin", "skip loading plugin", "starting cri plugin"}
+
 // logHook is a logrus hook that writes to a host's logger.
 type logHook struct{ logger hclog.Logger }
 
@@ -55,7 +59,11 @@ func (h logHook) Fire(e *logrus.Entry) error {
 		}
 		pairs = append(pairs, k, v)
 	}
-	h.logger.Log(hclogLevel(e.Level), e.Message, pairs...)
+	level := hclogLevel(e.Level)
+	if level == hclog.Info && slices.Contains(chatter, e.Message) {
+		level = hclog.Debug
+	}
+	h.logger.Log(level, e.Message, pairs...)
 	return nil
 }
 

@@ -118,6 +118,36 @@ func TestLogKeepsLevels(t *testing.T) {
 	}
 }
 
+func TestLogDemotesChatter(t *testing.T) {
+	for _, c := range []struct{ name, message, want string }{
+		{"a plugin that is loaded", "loading plugin", "[DEBUG] loading plugin"},
+		{"a plugin that is not", "skip loading plugin", "[DEBUG] skip loading plugin"},
+		{"CRI with its settings", "starting cri plugin", "[DEBUG] starting cri plugin"},
+		{"anything else", "loading plugins", "[INFO]  loading plugins"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := logThrough(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Debug})); err != nil {
+				t.Fatal(err)
+			}
+			logrus.WithField("id", "x").Info(c.message)
+			if !strings.Contains(out.String(), c.want+": id=x") {
+				t.Errorf("it logged %q, want %q", &out, c.want)
+			}
+		})
+	}
+	t.Run("a warning stays one", func(t *testing.T) {
+		var out bytes.Buffer
+		if err := logThrough(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info})); err != nil {
+			t.Fatal(err)
+		}
+		logrus.Warn("skip loading plugin")
+		if !strings.Contains(out.String(), "[WARN]  skip loading plugin") {
+			t.Errorf("it logged %q", &out)
+		}
+	})
+}
+
 func TestSize(t *testing.T) {
 	for in, want := range map[uint64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 999_949: "999.9 kB", 999_999: "1.0 MB", 1_510_000_000: "1.5 GB"} {
 		if got := size(in); got != want {
