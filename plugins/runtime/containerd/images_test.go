@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -148,6 +150,27 @@ func TestImages(t *testing.T) {
 		}
 		n.waitImage("registry.test/hand:1")
 	})
+	t.Run("a name that is imported anew is the new image's, which has its ID", func(t *testing.T) {
+		images := n.store(t)
+		ctx := namespaces.WithNamespace(context.Background(), namespace)
+		const name = "registry.test/anew:1"
+		drop(t, "anew-1.tar", archiveOf(t, name))
+		n.waitImage(name)
+		first := images.digest(ctx, name)
+		next := tinyImage(name)
+		next.Files["/bin/x"] = []byte("the next")
+		writeImage(t, filepath.Join(n.facts.Paths.ImagesDir, "anew-2.tar"), next)
+		n.waitLog(t, "file=anew-2.tar")
+		_, status := n.cri()
+		answer, err := status.ImageStatus(ctx, &runtime.ImageStatusRequest{Image: &runtime.ImageSpec{Image: name}})
+		if err != nil || answer.Image == nil {
+			t.Fatal(answer, err)
+		}
+		second := images.digest(ctx, name)
+		if byID := images.digest(ctx, answer.Image.Id); second == first || byID != second {
+			t.Errorf("it is %s, was %s; its ID names %q", second, first, byID)
+		}
+	})
 	t.Run("an image can be removed by its ID", func(t *testing.T) {
 		_, images := n.cri()
 		answer, err := images.ImageStatus(context.Background(), &runtime.ImageStatusRequest{Image: &runtime.ImageSpec{Image: "registry.test/gzip:1"}})
@@ -255,6 +278,13 @@ func archiveOf(t *testing.T, name string) []byte {
 // dockerArchive is what docker save wrote before version 25.
 func dockerArchive(t *testing.T, name string) []byte {
 	t.Helper()
+	return dockerArchiveOf(t, name, nil)
+}
+
+// dockerArchiveOf makes an archive that can't be unpacked if the digest of its layer is
+// given, and wrong.
+func dockerArchiveOf(t *testing.T, name string, diffIDs []digest.Digest) []byte {
+	t.Helper()
 	var layer bytes.Buffer
 	tw := tar.NewWriter(&layer)
 	write := func(tw *tar.Writer, name string, data []byte) {
@@ -267,7 +297,10 @@ func dockerArchive(t *testing.T, name string) []byte {
 	}
 	write(tw, "bin/x", []byte(name))
 	closeWriter(t, tw)
-	config, err := json.Marshal(ocispec.Image{Platform: platform(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: digests(layer.Bytes())}})
+	if diffIDs == nil {
+		diffIDs = digests(layer.Bytes())
+	}
+	config, err := json.Marshal(ocispec.Image{Platform: platform(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}})
 	if err != nil {
 		t.Fatal(err)
 	}

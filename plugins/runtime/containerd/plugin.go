@@ -65,7 +65,7 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	}
 	images := store{client: e.bridge.client, snapshotter: s.snapshotter, cri: e.bridge.cri}
 	// Before anybody can ask for a sandbox.
-	if err := loadPause(ctx, images, s.pauseImage, facts.Paths.CarriedImagesDir); err != nil {
+	if err := loadSandboxImage(ctx, images, s.sandbox); err != nil {
 		return err
 	}
 	if err := images.setDefaultSnapshotter(ctx); err != nil {
@@ -107,10 +107,14 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	if err := setPath(l.bin); err != nil {
 		return settings{}, err
 	}
+	sandbox, err := openSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
+	if err != nil {
+		return settings{}, err
+	}
 	s := settings{
 		layout:     l,
 		abilities:  host,
-		pauseImage: facts.PauseImage,
+		sandbox:    sandbox,
 		shimCgroup: shimCgroupOf(facts.CgroupParent),
 		cniBinDir:  facts.Paths.CNIBinDir,
 		cniConfDir: facts.Paths.CNIConfDir,
@@ -165,28 +169,6 @@ func linkExecutables(link, dir string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("link the executables: %w", err)
-	}
-	return nil
-}
-
-// loadPause makes sure that the sandbox image is there: no sandbox starts without it.
-// CRI pins it by its name, so that no garbage collection takes it.
-func loadPause(ctx context.Context, images store, name, carriedDir string) error {
-	if images.holds(ctx, name) {
-		return nil
-	}
-	path := filepath.Join(carriedDir, "pause.tar")
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("open the sandbox image: %w", err)
-	}
-	defer f.Close()
-	names, err := images.load(ctx, f)
-	if err != nil {
-		return fmt.Errorf("load the sandbox image %s: %w", path, err)
-	}
-	if !images.holds(ctx, name) {
-		return fmt.Errorf("load the sandbox image %s: it holds %s, want %s", path, strings.Join(names, ", "), name)
 	}
 	return nil
 }

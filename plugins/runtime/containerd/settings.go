@@ -14,7 +14,7 @@ type settings struct {
 	layout
 	abilities
 	snapshotter string
-	pauseImage  string
+	sandbox     sandboxImage
 	// shimCgroup is where shims go, so that the end of this process's cgroup is not
 	// theirs.
 	shimCgroup            string
@@ -71,8 +71,9 @@ func (s settings) disabled() []string {
 
 func (s settings) images() map[string]any {
 	return map[string]any{
-		"snapshotter":   s.snapshotter,
-		"pinned_images": map[string]any{"sandbox": s.pauseImage},
+		"snapshotter": s.snapshotter,
+		// CRI makes sandboxes of the one called sandbox; the name with the tag is for people.
+		"pinned_images": map[string]any{"sandbox": s.sandbox.pinned, "tag": s.sandbox.name},
 		"registry":      map[string]any{"config_path": s.registries},
 	}
 }
