@@ -3,9 +3,12 @@ package flannel
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -21,28 +24,68 @@ func TestPodsOfTwoNodesTalk(t *testing.T) {
 		"host-gw with nftables": {sdk.NFTables, `{"backend": "host-gw"}`, 1500},
 		"host-gw with iptables": {sdk.IPTables, `{"backend": "host-gw", "mtu": 1400}`, 1400},
 	} {
-		t.Run(name, func(t *testing.T) {
-			l := newLAN(t)
-			l.api.put("node-2", "10.42.0.0/24")
-			l.api.put("node-3", "10.42.1.0/24")
-			one, two := l.newHost(2, test.filter, test.config), l.newHost(3, test.filter, test.config)
-			c1, c2 := one.up(), two.up()
-			a, b := one.newPod("a"), two.newPod("b")
-			if a.addresses[0] != "10.42.0.2" || b.addresses[0] != "10.42.1.2" {
-				t.Errorf("pods have the addresses %v and %v", a.addresses, b.addresses)
-			}
-			serveEcho(t, b.namespace, 80)
-			serveEcho(t, "", 8000)
-			serveEcho(t, one.namespace, 81)
-			expectReach(t, a.namespace, "10.42.1.2:80", "10.42.0.2")
-			expectReach(t, a.namespace, "192.168.77.1:8000", "192.168.77.2")
-			expectReach(t, a.namespace, "10.42.0.1:81", "10.42.0.2")
-			expectReach(t, b.namespace, "10.42.0.1:81", "10.42.1.2")
-			c1.stop(t)
-			c2.stop(t)
-			expectReach(t, a.namespace, "10.42.1.2:80", "10.42.0.2")
-		})
+		t.Run(name, func(t *testing.T) { talk(t, test.filter, test.config, test.mtu) })
 	}
+}
+
+// talk makes two nodes and lets their pods talk, to each other, the nodes and the world.
+func talk(t *testing.T, filter sdk.PacketFilter, config string, mtu int) {
+	l := newLAN(t)
+	l.api.put("node-2", "10.42.0.0/24")
+	l.api.put("node-3", "10.42.1.0/24")
+	one, two := l.newHost(2, filter, config), l.newHost(3, filter, config)
+	c1, c2 := one.up(), two.up()
+	a, b := one.newPod("a"), two.newPod("b")
+	if a.addresses[0] != "10.42.0.2" || b.addresses[0] != "10.42.1.2" {
+		t.Errorf("pods have the addresses %v and %v", a.addresses, b.addresses)
+	}
+	for _, p := range []*pod{a, b} {
+		if have := p.mtu(); have != mtu {
+			t.Errorf("a pod on %s has the MTU %d, want %d", p.host.name, have, mtu)
+		}
+	}
+	serveEcho(t, b.namespace, 80)
+	serveEcho(t, "", 8000)
+	serveEcho(t, one.namespace, 81)
+	expectReach(t, a.namespace, "10.42.1.2:80", "10.42.0.2")
+	expectReach(t, a.namespace, "192.168.77.1:8000", "192.168.77.2")
+	expectReach(t, a.namespace, "10.42.0.1:81", "10.42.0.2")
+	expectReach(t, b.namespace, "10.42.0.1:81", "10.42.1.2")
+	c1.stop(t)
+	c2.stop(t)
+	expectReach(t, a.namespace, "10.42.1.2:80", "10.42.0.2")
+}
+
+// wireguard is tested as far as the kernel goes: with it, pods talk; without it, Run says
+// what is missing.
+func TestWireGuard(t *testing.T) {
+	const config = `{"backend": "wireguard"}`
+	if err := probeWireGuard(t); err != nil {
+		t.Logf("no wireguard in this kernel (%v): pods that talk over it are not tested", err)
+		l := newLAN(t)
+		l.api.put("node-2", "10.42.0.0/24")
+		expectError(t, l.newHost(2, sdk.NFTables, config).run().awaitEnd(t), "this kernel has no wireguard "+
+			"(module wireguard): load or install it, or choose another backend (vxlan, host-gw, wireguard)")
+		return
+	}
+	for _, filter := range []sdk.PacketFilter{sdk.NFTables, sdk.IPTables} {
+		t.Run(string(filter), func(t *testing.T) { talk(t, filter, config, 1420) })
+	}
+}
+
+// probeWireGuard makes a device of that type, in a namespace that goes away.
+func probeWireGuard(t *testing.T) (err error) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes network namespaces")
+	}
+	namespace, release := holdNamespace(t)
+	defer release()
+	inNamespace(t, namespace, func() {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "probe"
+		err = netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+	})
+	return err
 }
 
 // expectRoute waits until the host has, or has not, a route.
@@ -130,10 +173,6 @@ func TestRunRefuses(t *testing.T) {
 		prepare func(*host)
 		want    string
 	}{
-		"a kernel without wireguard": {
-			config: `{"backend": "wireguard"}`,
-			want:   "this kernel has no wireguard (module wireguard): load or install it, or choose another backend (vxlan, host-gw, wireguard)",
-		},
 		"an interface that is not there": {
 			config: `{"interface": "eth9"}`,
 			want:   `find interface "eth9" of the configuration`,

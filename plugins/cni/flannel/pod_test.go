@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
 )
 
 // pod is a network namespace that the CNI executables have joined to a host's network,
@@ -20,7 +21,6 @@ type pod struct {
 	host      *host
 	namespace string
 	addresses []string
-	mtu       int
 	remove    func()
 }
 
@@ -54,11 +54,6 @@ func (h *host) newPodWith(name string, arguments map[string]any) *pod {
 		for _, ip := range have.IPs {
 			p.addresses = append(p.addresses, ip.Address.IP.String())
 		}
-		for _, i := range have.Interfaces {
-			if i.Name == "eth0" {
-				p.mtu = i.Mtu
-			}
-		}
 	})
 	removed := false
 	p.remove = func() {
@@ -78,6 +73,19 @@ func (h *host) newPodWith(name string, arguments map[string]any) *pod {
 		t.FailNow()
 	}
 	return p
+}
+
+// mtu is that of the pod's interface.
+func (p *pod) mtu() (mtu int) {
+	inNamespace(p.host.t, p.namespace, func() {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			p.host.t.Error(err)
+			return
+		}
+		mtu = link.Attrs().MTU
+	})
+	return mtu
 }
 
 // serveEcho answers each line that comes in on TCP port with the client's address, in
