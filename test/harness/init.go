@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,13 @@ const (
 
 // overlaid are the folders in which a host has a layer of its own.
 var overlaid = []string{"/etc", "/opt", "/var", "/root"}
+
+// cleared are folders that a host doesn't have at first, although the machine may have
+// them from a node of its own.
+var cleared = []string{
+	"/etc/cni", "/etc/k3m", "/opt/cni", "/var/lib/cni", "/var/lib/containerd", "/var/lib/k3m", "/var/lib/kubelet",
+	"/var/log/containers", "/var/log/pods",
+}
 
 // runInit is the first process of a test host: it makes the mounts, reaps what is
 // orphaned, and ends with its lifeline.
@@ -80,6 +88,7 @@ func setUp(cfg initConfig) error {
 		func() error { return mount("tmpfs", cfg.Layers, "tmpfs", unix.MS_NODEV, "mode=0755,size=1g") },
 		func() error { return mountSys(filepath.Join(cfg.Layers, "cgroup")) },
 		func() error { return mountLayers(cfg.Layers) },
+		clearNodes,
 		func() error { return writeEtc(cfg) },
 		func() error {
 			return mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=256m")
@@ -124,6 +133,24 @@ func mountLayers(layers string) error {
 		}
 	}
 	return nil
+}
+
+// clearNodes removes what nodes of the machine's own left, in the host's layers only.
+func clearNodes() error {
+	var errs []error
+	for _, dir := range cleared {
+		if top := "/" + strings.Split(dir, "/")[1]; !mounted(top) {
+			continue // no layer lies over it: it is the machine's
+		}
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// mounted tells whether a folder is a mount point of an overlay.
+func mounted(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
 }
 
 // writeEtc makes names resolve without a question to the machine's resolver: the switch

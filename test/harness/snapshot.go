@@ -244,7 +244,7 @@ func (h *Host) files() []string {
 				return nil
 			}
 			inside := name(path)
-			if st, err := os.Stat(inside); deep && e.IsDir() && (err == nil && st.IsDir() || inside == "/run/mount") {
+			if deep && e.IsDir() && (inside == "/run/mount" || onMachine(inside)) {
 				return nil
 			}
 			files = append(files, inside)
@@ -260,6 +260,17 @@ func (h *Host) files() []string {
 		walk(top, func(path string) string { return path }, false)
 	}
 	return files
+}
+
+// onMachine tells whether a host had a folder from the beginning, since the machine has.
+func onMachine(dir string) bool {
+	for _, c := range cleared {
+		if dir == c || strings.HasPrefix(dir, c+"/") {
+			return false
+		}
+	}
+	st, err := os.Stat(dir)
+	return err == nil && st.IsDir()
 }
 
 // whiteout tells whether a layer's entry stands for the removal of something that the
