@@ -291,11 +291,12 @@ func (s *server) identity(ctx context.Context, info sdk.Info, uid int) (string, 
 	return s.agent.ComponentKubeconfig(ctx, info.ID(), uid)
 }
 
-// groups are those of a selected component's certificate; others get none.
-func (s *server) groups(id string) ([]string, bool) {
+// groups are those of a selected component's certificate on a node; others get none, nor does a
+// component that runs on servers get one on another node.
+func (s *server) groups(id, node string) ([]string, bool) {
 	for _, info := range s.plan.selection.Infos() {
 		if info.ID() == id {
-			return components.Groups(info), true
+			return components.Groups(info), info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
 		}
 	}
 	return nil, false

@@ -57,20 +57,46 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
 		return nil, err
 	}
-	p.args = controlplane.Args{
-		controlplane.APIServer:         config.Texts(cfg.APIServerArgs),
-		controlplane.ControllerManager: config.Texts(cfg.ControllerManagerArgs),
-		controlplane.Scheduler:         config.Texts(cfg.SchedulerArgs),
-		controlplane.Kubelet:           config.Texts(cfg.KubeletArgs),
-		controlplane.KubeProxy:         config.Texts(cfg.KubeProxyArgs),
-	}
-	if err := p.args.Validate(); err != nil {
-		return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
-	}
-	if err := agent.CheckArgs(p.args[controlplane.Kubelet], p.args[controlplane.KubeProxy]); err != nil {
-		return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
+	if p.args, err = kubernetesArgs(cfg); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// kubernetesArgs are the arguments of the Kubernetes parts, checked.
+func kubernetesArgs(cfg *config.Config) (controlplane.Args, error) {
+	given := map[string][]config.Value{
+		controlplane.APIServer:         cfg.APIServerArgs,
+		controlplane.ControllerManager: cfg.ControllerManagerArgs,
+		controlplane.Scheduler:         cfg.SchedulerArgs,
+		controlplane.Kubelet:           cfg.KubeletArgs,
+		controlplane.KubeProxy:         cfg.KubeProxyArgs,
+	}
+	args := controlplane.Args{}
+	for part, values := range given {
+		args[part] = config.Texts(values)
+	}
+	err := checkArgs(args)
+	if err == nil {
+		return args, nil
+	}
+	// The parts don't know where an argument was written: look for one that is wrong by
+	// itself.
+	for _, part := range slices.Sorted(maps.Keys(given)) {
+		for _, v := range given[part] {
+			if err := checkArgs(controlplane.Args{part: {v.Text}}); err != nil {
+				return nil, &config.Error{Source: v.Source, Message: err.Error()}
+			}
+		}
+	}
+	return nil, &config.Error{Source: "arguments of Kubernetes parts", Message: err.Error()}
+}
+
+func checkArgs(args controlplane.Args) error {
+	if err := args.Validate(); err != nil {
+		return err
+	}
+	return agent.CheckArgs(args[controlplane.Kubelet], args[controlplane.KubeProxy])
 }
 
 func (p *plan) launcher() string { return filepath.Join(p.bundle, "bin", "k3m-launch") }

@@ -65,3 +65,31 @@ func TestCgroupsOfNodesOnOneHost(t *testing.T) {
 		t.Errorf("cgroups are %q and %q", a, b)
 	}
 }
+
+func TestKubernetesArgs(t *testing.T) {
+	at := func(line, text string) config.Value {
+		return config.Value{Source: "config.yaml:" + line, Text: text}
+	}
+	for name, tc := range map[string]struct {
+		cfg  config.Config
+		want []string // of the error; none: it is good
+	}{
+		"good":          {cfg: config.Config{KubeletArgs: []config.Value{at("1", "max-pods=42")}, APIServerArgs: []config.Value{at("2", "v=1")}}},
+		"unknown flag":  {cfg: config.Config{KubeletArgs: []config.Value{at("1", "max-pods=42"), at("2", "max-podz=42")}}, want: []string{"config.yaml:2", "max-podz"}},
+		"of the server": {cfg: config.Config{APIServerArgs: []config.Value{at("3", "nonsense=1")}}, want: []string{"config.yaml:3", "nonsense"}},
+		"contradiction": {cfg: config.Config{APIServerArgs: []config.Value{at("1", "feature-gates=AllAlpha=true")},
+			KubeletArgs: []config.Value{at("2", "feature-gates=AllAlpha=false")}}, want: []string{"AllAlpha", "--kube-apiserver-arg", "--kubelet-arg"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := kubernetesArgs(&tc.cfg)
+			if (err != nil) != (tc.want != nil) {
+				t.Fatalf("error is %v", err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
