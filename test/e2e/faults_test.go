@@ -268,7 +268,7 @@ func TestStopAndStart(t *testing.T) {
 			t.Errorf("process %d goes on after a clean stop: %s", p.Pid, p.Cmdline)
 		}
 	}
-	if _, err := os.Stat(s.node.Host.RunDir + "/k3m.sock"); err == nil {
+	if _, err := os.Stat(s.node.Host.RunDir + "/server/admin.sock"); err == nil {
 		t.Error("the status socket is left over after a clean stop")
 	}
 	s.get(s.node.Host.HTTP(), url)

@@ -230,7 +230,7 @@ func procStatus(t *testing.T, h *harness.Host, pid int) map[string]string {
 
 // TestListeningSockets sees that a node listens only where the manual says.
 func TestListeningSockets(t *testing.T) {
-	t.Parallel()
+	// Not parallel: other tests have pods that listen on the node.
 	s := play(t)
 	want := map[string]bool{
 		"tcp *:6443": true, "tcp *:10250": true, // API and supervisor, kubelet
