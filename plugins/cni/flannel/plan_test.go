@@ -101,9 +101,10 @@ func TestParseSubnets(t *testing.T) {
 }
 
 // What another node's annotations may hold is another node's to write.
-func FuzzLeaseOf(f *testing.F) {
+func FuzzClaimOf(f *testing.F) {
 	f.Add("10.42.1.0/24", "fd42:0:0:1::/64", "192.0.2.2", "2001:db8::2", `{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff"}`)
 	f.Add("10.42.1.0/24", "10.42.2.0/24", "", "::ffff:192.0.2.2", `null`)
+	f.Add("10.42.1.0/24", "fd42::/64", "192.0.2.2", "2001:db8::2", `{"PublicKey":"AAA="}`)
 	f.Add("0.0.0.0/0", "::/0", "2001:db8::2", "192.0.2.2", `{"VtepMAC":3}`)
 	f.Fuzz(func(t *testing.T, cidr4, cidr6, ip4, ip6, data string) {
 		node := &corev1.Node{}
@@ -120,10 +121,11 @@ func FuzzLeaseOf(f *testing.F) {
 			{cluster6: netip.MustParsePrefix("fd42::/56")},
 			{cluster4: netip.MustParsePrefix("10.42.0.0/16"), cluster6: netip.MustParsePrefix("fd42::/56")},
 		} {
-			l, err := p.leaseOf(node)
+			c, err := p.claimOf(node)
 			if err != nil {
 				continue
 			}
+			l := c.lease
 			// A lease never claims addresses outside the cluster's ranges.
 			if l.EnableIPv4 && !strings.HasPrefix(l.Subnet.String(), "10.42.") {
 				t.Errorf("lease of %s", l.Subnet)
