@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -44,7 +45,7 @@ func (o *output) line(text string) {
 		return
 	}
 	o.mu.Lock()
-	r := o.parse(text)
+	r := o.parse(text).printable()
 	o.remember(r)
 	o.mu.Unlock()
 	o.logger.Log(r.level, r.message, r.fields...)
@@ -54,6 +55,48 @@ type logRecord struct {
 	level   hclog.Level
 	message string
 	fields  []any
+}
+
+// printable returns the record as it may be logged and quoted: on one line, so that a
+// component can't write lines that look like the core's, and without what a terminal
+// obeys. hclog itself writes messages and keys as they are.
+func (r logRecord) printable() logRecord {
+	r.message = printable(r.message)
+	for i, f := range r.fields {
+		r.fields[i] = printableValue(f)
+	}
+	return r
+}
+
+// printable escapes new lines and replaces what else does not print, but for tabs. The
+// SDK's own text.Clean is internal to it, and keeps new lines.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+	return strings.ReplaceAll(s, "\n", `\n`)
+}
+
+// printableValue cleans the strings in what JSON decodes to.
+func printableValue(v any) any {
+	switch v := v.(type) {
+	case string:
+		return printable(v)
+	case []any:
+		for i := range v {
+			v[i] = printableValue(v[i])
+		}
+	case map[string]any:
+		clean := make(map[string]any, len(v))
+		for k := range v {
+			clean[printable(k)] = printableValue(v[k])
+		}
+		return clean
+	}
+	return v
 }
 
 // text is the record on one line, for the tail.
@@ -69,7 +112,7 @@ func (r logRecord) text() string {
 func (o *output) remember(r logRecord) {
 	text := r.text()
 	if len(text) > 500 {
-		text = text[:500] + "…"
+		text = strings.ToValidUTF8(text[:500], "") + "…"
 	}
 	if o.inside && len(o.panic) < 3 {
 		o.panic = append(o.panic, text)
@@ -207,17 +250,15 @@ type lineWriter struct {
 func (w *lineWriter) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			w.rest = append(w.rest, p...)
-			p = nil
-		} else {
-			w.line(string(append(w.rest, p[:i]...)))
-			w.rest, p = w.rest[:0], p[i+1:]
+		piece, rest, ended := bytes.Cut(p, []byte{'\n'})
+		if room := maxLogLine - len(w.rest); len(piece) > room {
+			// What follows is a line of its own.
+			piece, rest, ended = p[:room], p[room:], true
 		}
-		for len(w.rest) > maxLogLine {
-			w.line(string(w.rest[:maxLogLine]))
-			w.rest = append(w.rest[:0], w.rest[maxLogLine:]...)
+		w.rest, p = append(w.rest, piece...), rest
+		if ended {
+			w.line(string(w.rest))
+			w.rest = w.rest[:0]
 		}
 	}
 	return n, nil
