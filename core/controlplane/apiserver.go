@@ -217,7 +217,7 @@ func (c *ControlPlane) listen(ctx context.Context) (net.Listener, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(c.opts.Port)))
 	if err != nil {
-		return nil, fmt.Errorf("listen for the API: %w: stop what uses port %d (ss -ltnp shows it), or choose another --https-listen-port", err, c.opts.Port)
+		return nil, fmt.Errorf("listen for the API: %w: stop what uses port %d: ss -ltnp shows it", err, c.opts.Port)
 	}
 	return listener, nil
 }

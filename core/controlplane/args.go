@@ -29,19 +29,19 @@ const (
 // once, the last one wins; flags that collect values (feature-gates, runtime-config, …) collect.
 type Args map[string][]string
 
-// reserved are flags that k3m has its own for, because more than one component depends on
-// them.
+// reserved are flags that k3m decides on, because more than one component depends on them, and
+// the flag of k3m to use instead; empty if it has none.
 var reserved = map[string]map[string]string{
 	APIServer: {
-		"secure-port":              "--https-listen-port",
-		"bind-address":             "--bind-address",
+		"secure-port":              "",
+		"bind-address":             "",
 		"advertise-address":        "--node-ip",
-		"service-cluster-ip-range": "--service-cidr",
-		"etcd-servers":             "nothing: k3m runs the datastore",
+		"service-cluster-ip-range": "",
+		"etcd-servers":             "",
 	},
 	ControllerManager: {
-		"cluster-cidr":             "--cluster-cidr",
-		"service-cluster-ip-range": "--service-cidr",
+		"cluster-cidr":             "",
+		"service-cluster-ip-range": "",
 	},
 }
 
@@ -113,7 +113,10 @@ func (a Args) apply(fs *pflag.FlagSet, component string, defaults []argument) er
 			return err
 		}
 		if instead, ok := reserved[component][parsed.name]; ok {
-			return fmt.Errorf("use --%s-arg %q: k3m sets %s itself: use %s", component, arg, parsed.name, instead)
+			if instead != "" {
+				instead = ": use " + instead
+			}
+			return fmt.Errorf("use --%s-arg %q: k3m decides on %s%s", component, arg, parsed.name, instead)
 		}
 		given[parsed.name] = true
 		user = append(user, parsed)

@@ -178,7 +178,7 @@ func TestPortInUse(t *testing.T) {
 	o := testOptions(t.TempDir())
 	o.Port = l.Addr().(*net.TCPAddr).Port
 	err = controlplane.New(o).Run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), "--https-listen-port") {
+	if err == nil || !strings.Contains(err.Error(), "address already in use") || !strings.Contains(err.Error(), "stop what uses port") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(o.DataDir); !os.IsNotExist(err) {

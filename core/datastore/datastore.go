@@ -53,7 +53,7 @@ const (
 type Options struct {
 	// File is the database: <data-dir>/server/db/state.db.
 	File string
-	// Socket is the unix socket to listen on: <data-dir>/server/kine.sock. Its directory is made
+	// Socket is the unix socket to listen on: <run-dir>/server/kine.sock. Its directory is made
 	// with mode 0700; the path must be at most 107 bytes long.
 	Socket string
 }
@@ -86,7 +86,7 @@ func Exists(file string) (bool, error) {
 // Close, after the API server has stopped.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if len(opts.Socket) > maxSocketPath {
-		return nil, fmt.Errorf("open datastore: socket path %s is longer than %d bytes: choose a shorter --data-dir", opts.Socket, maxSocketPath)
+		return nil, fmt.Errorf("open datastore: socket path %s is longer than %d bytes: choose a shorter --run-dir", opts.Socket, maxSocketPath)
 	}
 	for _, dir := range []string{filepath.Dir(opts.File), filepath.Dir(opts.Socket)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -160,7 +160,7 @@ func TestOpenRefuses(t *testing.T) {
 		},
 		"a path too long for a socket": {
 			datastore.Options{File: filepath.Join(dir, "x.db"), Socket: filepath.Join(dir, strings.Repeat("x", 100), "kine.sock")},
-			"longer than 107 bytes",
+			"longer than 107 bytes: choose a shorter --run-dir",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
