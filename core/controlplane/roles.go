@@ -25,7 +25,7 @@ const (
 )
 
 // roleWriters is how many roles are written at the same time. The database takes one write
-// after the other; two let the next one be prepared meanwhile.
+// after the other; the others are prepared meanwhile.
 const roleWriters = 4
 
 // bootstrapRoles is a post-start hook: it makes the default roles and bindings what
