@@ -54,7 +54,7 @@ func TestNode(t *testing.T) {
 		ClusterCIDRs: []netip.Prefix{cidr("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{cidr("10.43.0.0/16")},
 		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, ClusterDomain: "cluster.local",
 		KubeconfigPath: filepath.Join(dir, "admin.yaml"),
-		Component:      func(id string) ([]string, bool) { return []string{"k3m:components"}, id == "cni.flannel" },
+		Component:      func(id, _ string) ([]string, bool) { return []string{"k3m:components"}, id == "cni.flannel" },
 	})
 	cpCtx, stopControlPlane := context.WithCancel(context.Background())
 	cpDone := make(chan error, 1)

@@ -100,7 +100,7 @@ func testOptions(dir string) controlplane.Options {
 		ClusterDNS:     []netip.Addr{netip.MustParseAddr("10.43.0.10")},
 		ClusterDomain:  "cluster.local",
 		KubeconfigPath: filepath.Join(dir, "k3m.yaml"),
-		Component: func(id string) ([]string, bool) {
+		Component: func(id, _ string) ([]string, bool) {
 			return []string{"k3m:component:" + id, "k3m:components"}, id == "addon.whoami"
 		},
 		Args: controlplane.Args{

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -184,6 +185,33 @@ func TestJoinUnderATakenName(t *testing.T) {
 		t.Fatal(err)
 	}
 	join(t, "join-3", "another machine's password")
+}
+
+// The server's own node is allowed the server's names; it comes over the loopback.
+func TestJoinAsTheServer(t *testing.T) {
+	join(t, "server-1", password)
+}
+
+func TestJoinWithATakenAddress(t *testing.T) {
+	node := newNode("join-6")
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "join-6"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.66"}}
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { deleteNode(t, node.Name) })
+	tok := nodeToken(t)
+	for name, want := range map[string]int{
+		"join-6":   http.StatusOK, // the same node, again
+		"join-7":   http.StatusForbidden,
+		"server-1": http.StatusOK, // it must be able to start
+	} {
+		req, _ := joinRequest(t, name, password)
+		req.NodeIPs = []string{"192.0.2.77", "::ffff:192.0.2.66"}
+		status, body := ask(t, wire.JoinPath, req, tok.User, tok.Secret, nil)
+		if status != want || want == http.StatusForbidden && !strings.Contains(string(body), "192.0.2.66 is an address of node join-6: choose another --node-ip") {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
 }
 
 func TestJoinNeedsTheToken(t *testing.T) {

@@ -43,9 +43,9 @@ type Options struct {
 	// Token is what nodes join with: a whole token or its secret alone. When it is empty,
 	// the one in DataDir is used, or made.
 	Token string
-	// Component says which groups a component's certificate has, and whether the
-	// component may have one at all. It is called for each request of a node.
-	Component func(id string) (groups []string, ok bool)
+	// Component says which groups the certificate of a component on a node has, and whether
+	// the component may have one there at all. It is called for each request of a node.
+	Component func(id, node string) (groups []string, ok bool)
 
 	// Args are the user's own arguments. Check them with Args.Validate before anything else.
 	Args Args

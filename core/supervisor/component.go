@@ -16,16 +16,16 @@ func (s *Supervisor) component(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.queue(r.Context()); err != nil {
+	if err := s.queue(r.Context(), "node "+node); err != nil {
 		return nil, err
 	}
 	var req wire.ComponentRequest
 	if err := decode(r.Body, &req); err != nil {
 		return nil, err
 	}
-	groups, ok := s.opts.Component(req.ID)
+	groups, ok := s.opts.Component(req.ID, node)
 	if !ok {
-		return nil, refuse(http.StatusForbidden, "component %q is not selected in this cluster: see k3m component list on a server", req.ID)
+		return nil, refuse(http.StatusForbidden, "component %q is not selected for node %s: see k3m component list on a server", req.ID, node)
 	}
 	key, err := pki.RequestedKey([]byte(req.CSR))
 	if err != nil {

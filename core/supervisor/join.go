@@ -1,13 +1,16 @@
 package supervisor
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/klog/v2"
 
@@ -37,7 +40,7 @@ func (s *Supervisor) join(r *http.Request) (any, error) {
 	if err := s.authorize(r); err != nil {
 		return nil, err
 	}
-	if err := s.queue(r.Context()); err != nil {
+	if err := s.queue(r.Context(), source(r)); err != nil {
 		return nil, err
 	}
 	var req wire.JoinRequest
@@ -48,11 +51,14 @@ func (s *Supervisor) join(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkNames(req.NodeName, node.names.IPs); err != nil {
+	if err := s.checkNames(req.NodeName, node.names.IPs, peerAddr(r)); err != nil {
 		return nil, err
 	}
 	// Before anything is signed.
 	if err := s.passwords.check(r.Context(), req.NodeName, req.NodePassword); err != nil {
+		return nil, err
+	}
+	if err := s.checkAddresses(r.Context(), req.NodeName, node.names.IPs); err != nil {
 		return nil, err
 	}
 
@@ -127,10 +133,14 @@ func checkJoin(req *wire.JoinRequest) (*joining, error) {
 }
 
 // checkNames keeps a node from a serving certificate with which it could pass as the API: both are
-// signed by the server authority.
-func (s *Supervisor) checkNames(node string, ips []netip.Addr) error {
+// signed by the server authority. This server's own node may have those names: it joins over the
+// loopback. Its password alone doesn't do: at the first start whoever comes first sets it.
+func (s *Supervisor) checkNames(node string, ips []netip.Addr, from netip.Addr) error {
 	if node == s.opts.NodeName {
-		return nil // its password says that it is this server's own
+		if !from.IsLoopback() {
+			return refuse(http.StatusForbidden, "%q is the name of the server's own node: choose another --node-name", node)
+		}
+		return nil
 	}
 	if slices.Contains(s.opts.API.DNSNames, node) {
 		return refuse(http.StatusForbidden, "%q is a name of the API server: choose another --node-name", node)
@@ -138,6 +148,36 @@ func (s *Supervisor) checkNames(node string, ips []netip.Addr) error {
 	for _, ip := range ips {
 		if ip != loopback4 && slices.Contains(s.opts.API.IPs, ip) {
 			return refuse(http.StatusForbidden, "%s is an address of the API server: choose another --node-ip", ip)
+		}
+	}
+	return nil
+}
+
+// checkAddresses keeps a node from a serving certificate with which it could pass as another
+// node's kubelet. This server's own node is believed, so that a node that took its address can't
+// keep it from starting. It comes after the password's check, which has waited for the API.
+func (s *Supervisor) checkAddresses(ctx context.Context, node string, ips []netip.Addr) error {
+	if node == s.opts.NodeName {
+		return nil
+	}
+	// From the API server's cache: who joins at the same moment has no Node object either way.
+	nodes, err := s.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return fmt.Errorf("look up the nodes' addresses: %w", err)
+	}
+	for _, other := range nodes.Items {
+		if other.Name == node {
+			continue
+		}
+		for _, a := range other.Status.Addresses {
+			ip, err := netip.ParseAddr(a.Address)
+			if err != nil {
+				continue // a host name
+			}
+			if ip = ip.Unmap(); !ip.IsLoopback() && slices.Contains(ips, ip) {
+				return refuse(http.StatusForbidden, "%s is an address of node %s: choose another --node-ip, or, if that node is gone, run: k3m kubectl delete node %s",
+					ip, other.Name, other.Name)
+			}
 		}
 	}
 	return nil

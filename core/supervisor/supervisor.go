@@ -23,19 +23,9 @@ import (
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
-// Limits on what others can make the server do.
-const (
-	// requestTimeout bounds a request, with the wait for an API server that is starting. It
-	// is shorter than the agents' own 15 s, so that they read the reason.
-	requestTimeout = 12 * time.Second
-	// Who may join waits for its turn: a hundred nodes that come back after a power cut
-	// are through in five seconds. Strangers don't get in the queue.
-	requestsPerSecond = 20
-	requestBurst      = 40
-	// Wrong tokens are rare, and each is a guess.
-	guessesPerSecond = 1
-	guessBurst       = 20
-)
+// requestTimeout bounds a request, with the wait for an API server that is starting. It is
+// shorter than the agents' own 15 s, so that they read the reason.
+const requestTimeout = 12 * time.Second
 
 // Options are what the supervisor needs.
 type Options struct {
@@ -43,12 +33,15 @@ type Options struct {
 	PKI *pki.PKI
 	// Token is the secret of the node token.
 	Token string
-	// Client is a client of the API that may read and write Secrets of kube-system.
+	// Client is a client of the API that may read and write Secrets of kube-system, and list
+	// nodes.
 	Client *rest.Config
-	// Component says which groups a component's certificate has, and whether it may have one.
-	Component func(id string) (groups []string, ok bool)
-	// NodeName is the name of this server's own node, and API are the names that the API's
-	// certificate has. No other node gets a certificate with one of those.
+	// Component says which groups the certificate of a component on a node has, and whether
+	// it may have one.
+	Component func(id, node string) (groups []string, ok bool)
+	// NodeName is the name of this server's own node, which joins over the loopback, and API
+	// are the names that the API's certificate has. No other node gets a certificate with
+	// one of those.
 	NodeName string
 	API      pki.SANs
 	// Cluster is what nodes are told when they join.
@@ -59,9 +52,11 @@ type Options struct {
 type Supervisor struct {
 	opts      Options
 	tokenHash [sha256.Size]byte
+	client    kubernetes.Interface
 	passwords *passwords
 	requests  *rate.Limiter
-	guesses   *rate.Limiter
+	peers     *peers
+	guesses   *peers
 	routes    *http.ServeMux
 }
 
@@ -77,9 +72,11 @@ func New(opts Options) (*Supervisor, error) {
 	s := &Supervisor{
 		opts:      opts,
 		tokenHash: sha256.Sum256([]byte(opts.Token)),
+		client:    client,
 		passwords: &passwords{client: client},
 		requests:  rate.NewLimiter(requestsPerSecond, requestBurst),
-		guesses:   rate.NewLimiter(guessesPerSecond, guessBurst),
+		peers:     newPeers(peerRequestsPerSecond, peerRequestBurst),
+		guesses:   newPeers(guessesPerSecond, guessBurst),
 		routes:    http.NewServeMux(),
 	}
 	s.routes.HandleFunc("GET "+wire.CACertsPath, s.caCerts)
@@ -125,25 +122,19 @@ func (s *Supervisor) caCerts(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(s.opts.PKI.Server.PEM)
 }
 
-// authorize checks the token.
+// authorize checks the token, unless there were too many wrong ones from the same address.
 func (s *Supervisor) authorize(r *http.Request) error {
+	right, ok := s.guesses.guess(source(r))
+	if !ok {
+		return refuse(http.StatusTooManyRequests, "the server has seen too many wrong tokens from this address; try again later")
+	}
 	user, secret, ok := r.BasicAuth()
 	given := sha256.Sum256([]byte(secret)) // equal lengths for the comparison
 	if ok && user == token.User && subtle.ConstantTimeCompare(given[:], s.tokenHash[:]) == 1 {
+		right()
 		return nil
 	}
-	if !s.guesses.Allow() {
-		return refuse(http.StatusTooManyRequests, "the server has seen too many wrong tokens; try again later")
-	}
 	return refuse(http.StatusUnauthorized, "the token is not this cluster's: copy it from <data-dir>/server/node-token of a server")
-}
-
-// queue makes a request that is allowed wait for its turn.
-func (s *Supervisor) queue(ctx context.Context) error {
-	if err := s.requests.Wait(ctx); err != nil {
-		return refuse(http.StatusTooManyRequests, "the server has too many requests of nodes; try again")
-	}
-	return nil
 }
 
 // refusal is an answer that is not 2xx.

@@ -48,11 +48,11 @@ func server(t *testing.T) (*pki.PKI, *httptest.Server) {
 			DNSNames: []string{"kubernetes", "server-1"},
 			IPs:      []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.43.0.1"), netip.MustParseAddr("192.0.2.10")},
 		},
-		Component: func(id string) ([]string, bool) {
+		Component: func(id, node string) ([]string, bool) {
 			if id == "addon.panics" {
 				panic("a component that panics")
 			}
-			return []string{"k3m:component:" + id, "k3m:components"}, id == "cni.flannel"
+			return []string{"k3m:component:" + id, "k3m:components"}, id == "cni.flannel" || id == "addon.server" && node == "server-1"
 		},
 	})
 	if err != nil {
@@ -229,6 +229,7 @@ func TestComponentRefuses(t *testing.T) {
 		"a user who calls themselves a node":     {issued(t, authorities.Client, pki.Client("system:node:node-1")), good, 403, "not a node's"},
 		"a component of the node":                {issued(t, authorities.Client, pki.Client("k3m:component:cni.flannel:node-1", "k3m:components")), good, 403, "not a node's"},
 		"a component that isn't selected":        {node, wire.ComponentRequest{ID: "dns.coredns", CSR: csr(t)}, 403, "not selected"},
+		"a server's component on another node":   {node, wire.ComponentRequest{ID: "addon.server", CSR: csr(t)}, 403, "not selected for node node-1"},
 		"no request":                             {node, wire.ComponentRequest{ID: "cni.flannel"}, 400, "not in PEM"},
 		"no JSON":                                {node, []byte("cni.flannel"), 400, "can't be read"},
 		"an unknown field":                       {node, []byte(`{"id":"cni.flannel","groups":["system:masters"]}`), 400, "unknown field"},
@@ -304,6 +305,29 @@ func TestJoinRefuses(t *testing.T) {
 	}
 }
 
+// from sends a request as if it came from an address.
+func from(srv *httptest.Server, remote string, r *http.Request) (int, string) {
+	r.RemoteAddr = remote
+	answer := httptest.NewRecorder()
+	srv.Config.Handler.ServeHTTP(answer, r)
+	return answer.Code, answer.Body.String()
+}
+
+// Before the server's own agent has joined, nobody has set the password of its name.
+func TestJoinAsTheServerFromElsewhere(t *testing.T) {
+	_, srv := server(t)
+	for _, remote := range []string{"192.0.2.99:1234", "192.0.2.10:1234", "[2001:db8::1]:1234", "@"} {
+		r := post(t, srv.URL+wire.JoinPath, wire.JoinRequest{
+			NodeName: "server-1", NodePassword: strings.Repeat("p", 32), NodeIPs: []string{"192.0.2.10"},
+			KubeletClientCSR: csr(t), KubeletServingCSR: csr(t), KubeProxyCSR: csr(t),
+		})
+		r.SetBasicAuth("node", secret)
+		if status, body := from(srv, remote, r); status != 403 || !strings.Contains(body, "the server's own node: choose another --node-name") {
+			t.Errorf("from %s: %d %s", remote, status, body)
+		}
+	}
+}
+
 func TestGuessesAreLimited(t *testing.T) {
 	_, srv := server(t)
 	limited := false
@@ -321,5 +345,13 @@ func TestGuessesAreLimited(t *testing.T) {
 	}
 	if !limited {
 		t.Error("60 wrong tokens in a row, and no limit")
+	}
+	// The right token is no more than another guess now; from elsewhere it is as good as ever.
+	for remote, want := range map[string]int{"127.0.0.1:1": http.StatusTooManyRequests, "192.0.2.1:1": http.StatusBadRequest} {
+		r := post(t, srv.URL+wire.JoinPath, []byte("{}"))
+		r.SetBasicAuth("node", secret)
+		if status, body := from(srv, remote, r); status != want {
+			t.Errorf("the right token from %s: %d %s", remote, status, body)
+		}
 	}
 }
