@@ -92,7 +92,7 @@ func (f feed) follow(ctx context.Context) error {
 						return err
 					}
 				} else if !a.linked || f.isLink(a.name) {
-					f.take(ctx, a.name)
+					f.take(ctx, a.name, a.closed)
 				}
 			case <-ctx.Done():
 				return ctx.Err()
@@ -116,7 +116,7 @@ func (f feed) scan(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if !e.IsDir() {
-			f.take(ctx, e.Name())
+			f.take(ctx, e.Name(), false)
 		}
 	}
 	return nil
@@ -132,13 +132,14 @@ func (f feed) isLink(name string) bool {
 }
 
 // take imports one file if it is a complete archive that was not imported yet, and logs
-// how that went.
-func (f feed) take(ctx context.Context, name string) {
+// how that went. A file that was closed is taken for complete: if somebody writes on,
+// another close follows.
+func (f feed) take(ctx context.Context, name string, closed bool) {
 	if strings.HasPrefix(name, ".") || !isArchiveName(name) {
 		f.log.Debug("not the name of an image archive", "file", name)
 		return
 	}
-	images, err := f.importFile(ctx, name)
+	images, err := f.importFile(ctx, name, closed)
 	switch {
 	case ctx.Err() != nil: // the end of the component; the next start does it
 	case errors.Is(err, fs.ErrNotExist): // gone again
@@ -154,7 +155,7 @@ func isArchiveName(name string) bool {
 }
 
 // importFile returns the names of the images, or nil when there was nothing to do.
-func (f feed) importFile(ctx context.Context, name string) ([]string, error) {
+func (f feed) importFile(ctx context.Context, name string, closed bool) ([]string, error) {
 	file, err := os.Open(filepath.Join(f.dir, name))
 	if err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func (f feed) importFile(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || f.ledger.unchanged(name, info) || beingWritten(file) {
+	if !info.Mode().IsRegular() || f.ledger.unchanged(name, info) || (!closed && beingWritten(file)) {
 		return nil, nil // a file that is being written is reported when it is closed
 	}
 	if f.ledger.hasSize(info.Size()) {

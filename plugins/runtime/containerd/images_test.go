@@ -102,6 +102,17 @@ func TestImages(t *testing.T) {
 			t.Error("the half was tried")
 		}
 	})
+	t.Run("a file that was closed is imported though the kernel still counts a writer", func(t *testing.T) {
+		drop(t, "open.tar", nil)
+		n.waitLog(t, "images/open.tar") // empty, so broken
+		f, err := os.OpenFile(filepath.Join(n.facts.Paths.ImagesDir, "open.tar"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		drop(t, "open.tar", archiveOf(t, "registry.test/open:1"))
+		n.waitImage("registry.test/open:1")
+	})
 	t.Run("a broken archive is reported, and tried again when it changes", func(t *testing.T) {
 		data := archiveOf(t, "registry.test/mended:1")
 		drop(t, "broken.tar", data[:len(data)/2])

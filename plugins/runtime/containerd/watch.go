@@ -25,6 +25,9 @@ type arrival struct {
 	// linked says that the name was made: a link to a file that is complete elsewhere,
 	// or a new file, whose end of writing is another arrival.
 	linked bool
+	// closed says that a writer closed it. The kernel tells so a moment before it stops
+	// counting the writer, so that beingWritten may be wrong then.
+	closed bool
 }
 
 // errDirectoryGone says that the watched directory was removed or renamed.
@@ -79,7 +82,11 @@ func parseEvents(raw []byte) ([]arrival, error) {
 		case e.Mask&unix.IN_Q_OVERFLOW != 0:
 			arrivals = append(arrivals, arrival{})
 		case e.Mask&unix.IN_ISDIR == 0 && len(name) > 0:
-			arrivals = append(arrivals, arrival{name: string(name), linked: e.Mask&unix.IN_CREATE != 0})
+			arrivals = append(arrivals, arrival{
+				name:   string(name),
+				linked: e.Mask&unix.IN_CREATE != 0,
+				closed: e.Mask&unix.IN_CLOSE_WRITE != 0,
+			})
 		}
 	}
 	return arrivals, nil

@@ -31,12 +31,12 @@ func TestParseEvents(t *testing.T) {
 		err  error
 	}{
 		{"nothing", nil, nil, nil},
-		{"a copy ended", event(unix.IN_CLOSE_WRITE, "a.tar"), []arrival{{name: "a.tar"}}, nil},
+		{"a copy ended", event(unix.IN_CLOSE_WRITE, "a.tar"), []arrival{{name: "a.tar", closed: true}}, nil},
 		{"a link was made", event(unix.IN_CREATE, "a.tar"), []arrival{{name: "a.tar", linked: true}}, nil},
 		{"a directory was made", event(unix.IN_CREATE|unix.IN_ISDIR, "sub"), nil, nil},
 		{"events were lost", event(unix.IN_Q_OVERFLOW, ""), []arrival{{}}, nil},
-		{"two at once", slices.Concat(event(unix.IN_MOVED_TO, "a.tar"), event(unix.IN_CLOSE_WRITE, "b.tar")), []arrival{{name: "a.tar"}, {name: "b.tar"}}, nil},
-		{"the directory went", slices.Concat(event(unix.IN_CLOSE_WRITE, "a.tar"), event(unix.IN_DELETE_SELF, "")), []arrival{{name: "a.tar"}}, errDirectoryGone},
+		{"two at once", slices.Concat(event(unix.IN_MOVED_TO, "a.tar"), event(unix.IN_CLOSE_WRITE, "b.tar")), []arrival{{name: "a.tar"}, {name: "b.tar", closed: true}}, nil},
+		{"the directory went", slices.Concat(event(unix.IN_CLOSE_WRITE, "a.tar"), event(unix.IN_DELETE_SELF, "")), []arrival{{name: "a.tar", closed: true}}, errDirectoryGone},
 		{"half a record", event(unix.IN_CLOSE_WRITE, "a.tar")[:20], nil, io.ErrUnexpectedEOF},
 	} {
 		t.Run(c.name, func(t *testing.T) {
