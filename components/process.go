@@ -19,6 +19,7 @@ import (
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/client"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -68,6 +69,7 @@ func startProcess(ctx context.Context, s processSpec) (*process, error) {
 	r := &launchRunner{
 		launcher: s.launcher, spec: s.spec, env: s.env, socketDir: s.socketDir,
 		group: s.group, attr: s.attr, output: s.output,
+		pace: rate.NewLimiter(outputPerSecond, outputBurst),
 	}
 	config := &plugin.ClientConfig{
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, unused string) (runner.Runner, error) {
@@ -76,10 +78,12 @@ func startProcess(ctx context.Context, s processSpec) (*process, error) {
 			return r, nil
 		},
 		// go-plugin's own messages tell nothing that k3m doesn't.
-		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
-		StartTimeout:     s.startTimeout,
-		SyncStdout:       s.output.writer(),
-		SyncStderr:       s.output.writer(),
+		Logger:       hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
+		StartTimeout: s.startTimeout,
+		// What a plugin writes to its streams by way of gRPC: the SDK's don't, but klog in
+		// a plugin without the SDK does. go-plugin would throw it away.
+		SyncStdout:       r.pacedWriter(),
+		SyncStderr:       r.pacedWriter(),
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: filepath.Dir(s.socketDir)},
 	}
 	client.Configure(config)

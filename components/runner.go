@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,6 +51,7 @@ type launchRunner struct {
 	group     cgroup.Group
 	attr      *syscall.SysProcAttr
 	output    *output
+	pace      *rate.Limiter // of all that the plugin writes
 
 	cmd       *exec.Cmd
 	lifeline  *os.File // closing it tells the plugin to end
@@ -156,15 +158,14 @@ func (r *launchRunner) follow(stdout, stderr *os.File) {
 	var readers sync.WaitGroup
 	var exited context.CancelFunc
 	r.exiting, exited = context.WithCancel(context.Background())
-	pace := rate.NewLimiter(outputPerSecond, outputBurst)
 	readers.Go(func() {
 		lines := bufio.NewReaderSize(stdout, maxHandshake)
 		line, _ := lines.ReadSlice('\n')
 		_, _ = handshakeW.Write(line)
 		_ = handshakeW.Close() // never fails
-		r.copyLines(lines, pace)
+		r.copyLines(lines)
 	})
-	readers.Go(func() { r.copyLines(stderr, pace) })
+	readers.Go(func() { r.copyLines(stderr) })
 	go func() {
 		defer close(r.done)
 		r.exit = r.cmd.Wait()
@@ -179,25 +180,29 @@ func (r *launchRunner) follow(stdout, stderr *os.File) {
 	}()
 }
 
-func (r *launchRunner) copyLines(from io.Reader, pace *rate.Limiter) {
+func (r *launchRunner) copyLines(from io.Reader) {
 	w := r.output.writer()
-	_, _ = io.Copy(w, &pacedReader{from: from, pace: pace, done: r.exiting})
+	_, _ = io.Copy(pacedWriter{w, r}, from)
 	w.Close()
 }
 
-// pacedReader reads at a limited rate until done ends.
-type pacedReader struct {
-	from io.Reader
-	pace *rate.Limiter
-	done context.Context
+// pacedWriter takes what comes in a stream of its own, once the process runs.
+func (r *launchRunner) pacedWriter() io.Writer { return pacedWriter{r.output.writer(), r} }
+
+// pacedWriter hands on what a process writes at a limited rate until it has ended: its
+// last words are read at once. Waiting makes the process wait, by way of the full pipe or
+// gRPC's flow control.
+type pacedWriter struct {
+	to *lineWriter
+	of *launchRunner
 }
 
-func (p *pacedReader) Read(b []byte) (int, error) {
-	n, err := p.from.Read(b[:min(len(b), 32<<10)])
-	if n > 0 {
-		_ = p.pace.WaitN(p.done, n) // the last words of a process that has ended are read at once
+func (p pacedWriter) Write(b []byte) (int, error) {
+	for piece := range slices.Chunk(b, 32<<10) {
+		_ = p.of.pace.WaitN(p.of.exiting, len(piece))
+		_, _ = p.to.Write(piece) // never fails
 	}
-	return n, err
+	return len(b), nil
 }
 
 // Kill ends the process, at once or as soon as it runs, and does not wait.
