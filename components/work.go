@@ -20,13 +20,15 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	}
 	var readySince time.Time
 	var runErr error
+	reports := newReports(c.report)
+	defer reports.end()
 	ended := make(chan struct{}) // closed when runErr is set
 	runCtx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		defer close(ended)
 		runErr = p.Run(runCtx, r, func(report client.Report) {
-			c.report(report)
+			reports.add(report)
 			if _, ok := report.(client.Ready); ok && readySince.IsZero() {
 				readySince = time.Now()
 			}
@@ -66,6 +68,7 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	case <-c.ctx.Done():
 		deadline = c.deadline
 	}
+	reports.end()
 	c.enter(Stopping, "")
 	stopCtx, cancelStop := context.WithDeadlineCause(context.Background(), deadline, errors.New("it did not stop in time, and was killed"))
 	defer cancelStop()
