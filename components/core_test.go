@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/k3m-io/k3m/components/cgroup"
+	"github.com/k3m-io/k3m/components/launch"
 	"github.com/k3m-io/k3m/sdk"
 	"golang.org/x/sys/unix"
 )
@@ -128,7 +129,7 @@ func TestNextCoreTakesOver(t *testing.T) {
 	start := time.Now()
 	s := n.run(func(o *Options) { o.StopTimeout = time.Second })
 	untilState(t, s, "addon.stubborn", Ready)
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took >= launch.Grace {
 		t.Errorf("the second core's component was ready after %v", took)
 	}
 	if alive(before[0]) {
@@ -148,7 +149,7 @@ func TestShimsAndPodsAreLeftAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := makeGroup(g, sdk.Limits{}); err != nil {
+		if _, err := makeGroup(g, sdk.Limits{}, 0); err != nil {
 			t.Fatal(err)
 		}
 		sleeper := exec.CommandContext(context.Background(), "sleep", "60")

@@ -122,7 +122,7 @@ func (i Inspector) group(name string) (cgroup.Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = makeGroup(g, sdk.Limits{MemoryBytes: 1 << 30, CPUMilli: 2000})
+	_, err = makeGroup(g, sdk.Limits{MemoryBytes: 1 << 30, CPUMilli: 2000}, maxProcesses)
 	return g, err
 }
 

@@ -218,7 +218,7 @@ func (c *component) freshGroup() (cgroup.Group, error) {
 	if err := g.Kill(ctx); err != nil {
 		return nil, err
 	}
-	unlimited, err := makeGroup(g, c.info.Limits)
+	unlimited, err := makeGroup(g, c.info.Limits, processLimit(c.info))
 	if unlimited != nil {
 		c.logger.Warn("the component runs with less limits than it has", "error", unlimited)
 	}

@@ -20,6 +20,20 @@ var v1Controllers = []string{"pids", "memory", "cpu", "cpuacct"}
 // cpuPeriod is the kernel's default for cpu.cfs_period_us and cpu.max.
 const cpuPeriod = 100_000
 
+// maxProcesses is how many processes and threads a component may have, so that one that
+// forks endlessly does not use up the host's. It is some ten times what the threads of a
+// busy Go program and its children come to.
+const maxProcesses = 1024
+
+// processLimit is a component's limit of processes; 0 for a runtime, which has some for
+// each container.
+func processLimit(info sdk.Info) int64 {
+	if isRuntime(info) {
+		return 0
+	}
+	return maxProcesses
+}
+
 // groupOf returns the control group <parent>/<name>, where parent is absolute, "/k3m".
 // Hierarchies that the host does not have are left out; a host without any gives an
 // empty group, in which nothing is limited or found.
@@ -45,9 +59,9 @@ func groupOf(parent, name string) (cgroup.Group, error) {
 	return g, nil
 }
 
-// makeGroup makes a control group and limits it. What can't be limited, as the host
+// makeGroup makes a control group and limits it; processes is 0 for no limit. What can't be limited, as the host
 // lacks the controller, is returned as a second error; the group is there all the same.
-func makeGroup(g cgroup.Group, limits sdk.Limits) (unlimited, err error) {
+func makeGroup(g cgroup.Group, limits sdk.Limits, processes int64) (unlimited, err error) {
 	for _, dir := range g {
 		if cgroups.IsCgroup2UnifiedMode() {
 			err = fs2.CreateCgroupPath(dir, &cgroups.Cgroup{Resources: &cgroups.Resources{}})
@@ -65,6 +79,11 @@ func makeGroup(g cgroup.Group, limits sdk.Limits) (unlimited, err error) {
 		r := &cgroups.Resources{CpuPeriod: cpuPeriod, CpuQuota: limits.CPUMilli * cpuPeriod / 1000, SkipDevices: true}
 		if err := limit(g, r); err != nil {
 			unlimited = errors.Join(unlimited, fmt.Errorf("limit cpu: %w", err))
+		}
+	}
+	if processes > 0 {
+		if err := limit(g, &cgroups.Resources{PidsLimit: &processes, SkipDevices: true}); err != nil {
+			unlimited = errors.Join(unlimited, fmt.Errorf("limit processes: %w", err))
 		}
 	}
 	return unlimited, nil

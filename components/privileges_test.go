@@ -204,6 +204,7 @@ func TestCgroupLimits(t *testing.T) {
 		for file, want := range map[string]string{
 			"memory.limit_in_bytes": "209715200", "memory.max": "209715200", // versions 1 and 2
 			"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000",
+			"pids.max": "1024",
 		} {
 			if data, err := os.ReadFile(filepath.Join(dir, file)); err == nil {
 				found++
@@ -213,8 +214,17 @@ func TestCgroupLimits(t *testing.T) {
 			}
 		}
 	}
-	if found < 2 {
+	if found < 3 {
 		t.Errorf("found %d limits in %v", found, g)
+	}
+}
+
+// A fork bomb stops at its own limit; a runtime has as many processes as the host lets it.
+func TestProcessLimit(t *testing.T) {
+	for kind, want := range map[string]int64{"addon": maxProcesses, "ingress": maxProcesses, "runtime": 0} {
+		if got := processLimit(sdk.Info{Kind: kind}); got != want {
+			t.Errorf("%s: %d, want %d", kind, got, want)
+		}
 	}
 }
 
