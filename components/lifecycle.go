@@ -298,7 +298,7 @@ func (c *component) checkConfig(p *process) error {
 	for _, problem := range problems {
 		all = append(all, strings.TrimPrefix(problem.Path+": "+problem.Message, ": "))
 	}
-	return refusedError{fmt.Errorf("its configuration is wrong: %s; correct it and restart the component", strings.Join(all, "; "))}
+	return refusedError{fmt.Errorf("its configuration is wrong: %s; correct it and restart k3m", strings.Join(all, "; "))}
 }
 
 // askContext bounds a call that a plugin answers at once.
