@@ -124,14 +124,14 @@ func TestKilledPluginIsBackSoon(t *testing.T) {
 func TestFrozenPluginIsReplaced(t *testing.T) {
 	n := newNode(t)
 	n.plugin("good", "addon.good")
-	n.pulse = 500 * time.Millisecond
+	n.pulse = 2 * time.Second
 	s := n.run()
 	st := untilState(t, s, "addon.good", Ready)
 	if err := unix.Kill(st.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	st = until(t, s, "addon.good", "a new process", func(st ComponentStatus) bool { return st.State == Ready && st.Restarts == 1 })
-	if st.LastError != "the plugin's process lives but has not answered for 1s" {
+	if st.LastError != "the plugin's process lives but has not answered for 4s" {
 		t.Errorf("last error %q", st.LastError)
 	}
 }
