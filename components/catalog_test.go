@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/k3m-io/k3m/sdk"
+	"golang.org/x/sys/unix"
 )
 
 const someDigest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -184,12 +187,54 @@ func TestBakeInstallDiscoverRemove(t *testing.T) {
 	if _, ok := discover().Find("addon.third"); ok {
 		t.Error("it is still there")
 	}
-	if err := Remove(n.dataDir, "addon.third"); !errors.Is(err, ErrNotInstalled) {
+	err = Remove(n.dataDir, "addon.third")
+	if want := "it is not an installed plugin: " + filepath.Join(n.dataDir, "plugins/plugins.lock") + " lists those that are"; !errors.Is(err, ErrNotInstalled) || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("remove twice: %v", err)
 	}
-	left, _ := os.ReadDir(filepath.Join(n.dataDir, "plugins"))
-	if len(left) != 1 || left[0].Name() != LockFile {
+	if left := n.pluginFiles(); !slices.Equal(left, []string{installLock, LockFile}) {
 		t.Errorf("left in the plugins' directory: %v", left)
+	}
+}
+
+// pluginFiles lists the plugins' directory.
+func (n *node) pluginFiles() []string {
+	var names []string
+	files, _ := os.ReadDir(filepath.Join(n.dataDir, "plugins"))
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
+// The plugins' directory is everybody's to open, and so to lock.
+func TestNobodyElseCanLockInstallation(t *testing.T) {
+	n := newNode(t)
+	dir := filepath.Join(n.dataDir, "plugins")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- Remove(n.dataDir, "addon.x") }()
+	select {
+	case err := <-removed:
+		if !errors.Is(err, ErrNotInstalled) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		d.Close() // lets it go on
+		<-removed
+		t.Error("a lock on the directory kept Remove waiting")
+	}
+	if st, err := os.Stat(filepath.Join(dir, installLock)); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%s: %v, %v", installLock, st, err)
 	}
 }
 
@@ -217,8 +262,7 @@ func TestInstallRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
-			left, _ := os.ReadDir(filepath.Join(n.dataDir, "plugins"))
-			if len(left) != 0 {
+			if left := n.pluginFiles(); !slices.Equal(left, []string{installLock}) {
 				t.Errorf("left behind: %v", left)
 			}
 		})

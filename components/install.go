@@ -13,8 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPluginSize bounds an installed executable.
-const maxPluginSize int64 = 2 << 30
+const (
+	// maxPluginSize bounds an installed executable.
+	maxPluginSize int64 = 2 << 30
+	// installLock is locked while the installed plugins change. It stays, and is root's
+	// alone: who can open a file can lock it.
+	installLock = "install.lock"
+)
 
 // InstallRequest says what to install where.
 type InstallRequest struct {
@@ -79,7 +84,7 @@ func Install(ctx context.Context, r InstallRequest) (Entry, error) {
 }
 
 // ErrNotInstalled means that no plugin of the ID is installed.
-var ErrNotInstalled = errors.New("it is not an installed plugin: `k3m component list` shows what there is")
+var ErrNotInstalled = errors.New("it is not an installed plugin")
 
 // Remove removes an installed plugin. Its state directory stays.
 func Remove(dataDir, id string) error {
@@ -102,7 +107,7 @@ func Remove(dataDir, id string) error {
 		})
 	})
 	if err == nil && path == "" {
-		err = ErrNotInstalled
+		err = fmt.Errorf("%w: %s lists those that are", ErrNotInstalled, filepath.Join(dir, LockFile))
 	}
 	if err == nil {
 		err = os.Remove(filepath.Join(dir, path))
@@ -155,15 +160,15 @@ func copyExecutable(from, dir string) (path string, err error) {
 	return dst.Name(), nil
 }
 
-// lockDir keeps others from changing the installed plugins meanwhile.
+// lockDir keeps others from changing the installed plugins in dir meanwhile.
 func lockDir(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
+	f, err := os.OpenFile(filepath.Join(dir, installLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
-		d.Close()
-		return nil, &fs.PathError{Op: "lock", Path: dir, Err: err}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
 	}
-	return func() { d.Close() }, nil
+	return func() { f.Close() }, nil
 }
