@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/hashicorp/go-hclog"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -185,6 +186,9 @@ func (s sweep) removeDirectories() error {
 			err = os.RemoveAll(dir)
 		}
 		errs = append(errs, err)
+	}
+	for _, dir := range []string{filepath.Join(libcni.CacheDir, "results"), libcni.CacheDir} {
+		_ = os.Remove(dir) // unless records of another node's, or of another runtime's, are in it
 	}
 	if filepath.Dir(s.shimSockets) == shimSocketsElsewhere {
 		_ = os.Remove(shimSocketsElsewhere) // unless it is another node's too
