@@ -17,13 +17,20 @@
 // What is on disk, all below <data-dir>/agent:
 //
 //	node-password                 0600, made once; keeps the node's name ours
-//	tls/                          0700, certificates and keys, renewed at each start
+//	tls/                          0700, certificates and keys, renewed at each start and when
+//	                              a quarter of their life is left
+//	kubelet.kubeconfig, kube-proxy.kubeconfig
 //	components/<id>/              a component's own kubeconfig, for its uid alone
 //	etc/resolv.conf               only where the host's own can't be used by pods
 //	kubelet/                      the kubelet's root directory
+//	kubelet-plugins/volume/exec/  flexvolume drivers
+//	pod-logs/                     logs of pods, for a data directory that is not the default
+//
+// Outside of it: the logs of pods in /var/log/pods (default data directory), links to them in
+// /var/log/containers, and the kubelet's sockets for device plugins, whose path is fixed.
 //
 // The kubelet ends the whole process (os.Exit) in a few places that no caller can catch: when
 // its port is taken, when its directories can't be made, and when cAdvisor or its container
-// manager can't start. What can be known before (the port, kernel settings that can't be
-// changed) is checked first and is an ordinary error.
+// manager can't start. What can be known before (the ports, the directories, kernel
+// settings that can't be changed) is checked first and is an ordinary error.
 package agent

@@ -39,7 +39,7 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.TLSCertFile = f.servingCert
 	s.TLSPrivateKeyFile = f.servingKey
 	s.HealthzBindAddress = "127.0.0.1"
-	// Certificates are renewed by joining again, at each start.
+	// Certificates are renewed by joining again: see renew.
 	s.RotateCertificates = false
 
 	s.ContainerRuntimeEndpoint = h.runtimeEndpoint

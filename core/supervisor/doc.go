@@ -13,5 +13,10 @@
 // and what the certificate says is decided here.
 //
 // The first node of a name sets the name's password, kept hashed in a Secret of kube-system;
-// later joins under the name need it. So a token lets nobody become a node that exists.
+// later joins under the name need it. So a token lets nobody become a node that exists. The
+// server's own name is taken from the start: it joins over the loopback alone. Nor does a node get
+// a certificate with an address of the API server or of another node.
+//
+// Wrong tokens are counted by address, and requests wait for their turn by address or node, then
+// all together: limit.go.
 package supervisor
