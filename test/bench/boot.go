@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -114,7 +115,7 @@ func buildImages(lab *harness.Lab) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(lab.Dir, "images")
-	return dir, images.Build(dir, filepath.Join(root, "test", "images"))
+	return dir, images.Build(context.Background(), dir, filepath.Join(root, "test", "images"))
 }
 
 func bootOnce(lab *harness.Lab, tb harness.TB, archives string) (bootTimes, error) {
@@ -134,20 +135,20 @@ func bootOnce(lab *harness.Lab, tb harness.TB, archives string) (bootTimes, erro
 	if err != nil {
 		return times, err
 	}
-	podAt := make(chan error, 1)
-	go func() {
-		podAt <- firstPod(ctx, client)
+	var both errgroup.Group
+	both.Go(func() error {
+		err := firstPod(ctx, client)
 		times.pod = time.Since(n.Started)
-		podAt <- nil
-	}()
-	if _, err := n.WaitReady(ctx); err != nil {
+		return err
+	})
+	both.Go(func() error {
+		_, err := n.WaitReady(ctx)
+		times.node = time.Since(n.Started)
+		return err
+	})
+	if err := both.Wait(); err != nil {
 		return times, err
 	}
-	times.node = time.Since(n.Started)
-	if err := <-podAt; err != nil {
-		return times, err
-	}
-	<-podAt // times.pod is written
 	times.stop = n.Stop(tb)
 	return times, nil
 }

@@ -101,7 +101,7 @@ func TestImages(t *testing.T) {
 func retagged(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(lab.Dir, name+".tar")
-	if err := images.BuildBusybox(path, "registry.k3m.test/"+name+":1"); err != nil {
+	if err := images.BuildBusybox(t.Context(), path, "registry.k3m.test/"+name+":1"); err != nil {
 		t.Fatal(err)
 	}
 	return path

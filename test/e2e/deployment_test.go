@@ -152,7 +152,11 @@ func TestRollingUpdate(t *testing.T) {
 
 func post(t *testing.T, client *http.Client, url string) {
 	t.Helper()
-	resp, err := client.Post(url, "", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

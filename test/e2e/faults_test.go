@@ -136,7 +136,7 @@ func (f *faults) core(t *testing.T) {
 	start := time.Now()
 	f.node.Kill9()
 	f.node.Restart(t)
-	client, err := f.node.WaitAPI(within(t, 60*time.Second))
+	_, err = f.node.WaitAPI(within(t, 60*time.Second))
 	back := time.Since(start)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,8 @@ func (f *faults) core(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if client, err = f.node.WaitReady(within(t, 60*time.Second)); err != nil {
+	client, err := f.node.WaitReady(within(t, 60*time.Second))
+	if err != nil {
 		t.Fatal(err)
 	}
 	f.scene.client = client

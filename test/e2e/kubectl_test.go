@@ -63,10 +63,10 @@ func TestKubectlStreams(t *testing.T) {
 	})
 	t.Run("attach", func(t *testing.T) {
 		in, typing := io.Pipe()
-		defer typing.Close()
+		defer func() { _ = typing.Close() }()
 		line := s.lines(t, in, "attach", "-i", "echo")
 		// kubectl attaches some moments after it was started; what is typed is kept.
-		go io.WriteString(typing, "hello from outside\n")
+		go fmt.Fprintln(typing, "hello from outside")
 		line("input: hello from outside")
 	})
 	t.Run("port-forward", func(t *testing.T) {
@@ -180,13 +180,13 @@ func (s *scene) lines(t *testing.T, stdin io.Reader, args ...string) func(string
 	}
 	if stdin != nil {
 		go func() {
-			io.Copy(in, stdin)
+			_, _ = io.Copy(in, stdin) // until either side has had enough
 			in.Close()
 		}()
 	}
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait()
+		_ = cmd.Wait() // it was told to end
 	})
 	sc := bufio.NewScanner(out)
 	return func(text string) string {

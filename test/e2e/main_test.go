@@ -37,7 +37,9 @@ func run(m *testing.M) (code int) {
 	flag.Parse()
 	// What runs side by side mostly waits.
 	if parallel := flag.Lookup("test.parallel"); parallel != nil {
-		parallel.Value.Set("6")
+		if err := parallel.Value.Set("6"); err != nil {
+			panic(err)
+		}
 	}
 	var err error
 	if lab, err = harness.Open(); err != nil {
@@ -99,7 +101,7 @@ func preload(tb harness.TB, h *harness.Host) {
 		archives.dir = filepath.Join(lab.Dir, "images")
 		var root string
 		if root, archives.err = harness.Root(); archives.err == nil {
-			archives.err = images.Build(archives.dir, filepath.Join(root, "test", "images"))
+			archives.err = images.Build(context.Background(), archives.dir, filepath.Join(root, "test", "images"))
 		}
 	})
 	if archives.err != nil {

@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"io"
+	"fmt"
 	"net"
 	"net/http"
 	"testing"
@@ -19,9 +19,9 @@ func outsideServer(t *testing.T) string {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		io.WriteString(w, host)
+		fmt.Fprint(w, host)
 	})}
-	go server.Serve(ln)
-	t.Cleanup(func() { server.Close() })
+	go func() { _ = server.Serve(ln) }()
+	t.Cleanup(func() { _ = server.Close() })
 	return "http://" + ln.Addr().String() + "/"
 }

@@ -232,8 +232,8 @@ func containerCgroupFile(h *harness.Host, id, v2, v1 string) (string, error) {
 	}
 	top := filepath.Join("/sys/fs/cgroup", hierarchy, h.Cgroup(), "kubepods")
 	var found string
-	filepath.WalkDir(top, func(path string, e os.DirEntry, err error) error {
-		if err == nil && e.IsDir() && strings.Contains(e.Name(), id) {
+	harness.Walk(top, func(path string, e os.DirEntry) error {
+		if e.IsDir() && strings.Contains(e.Name(), id) {
 			found = path
 		}
 		return nil

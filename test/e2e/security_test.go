@@ -260,10 +260,7 @@ func TestSecretFiles(t *testing.T) {
 	check(h.Kubeconfig)
 	keys := 0
 	for _, top := range []string{h.DataDir, h.RunDir} {
-		filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
-			if err != nil {
-				return nil
-			}
+		harness.Walk(top, func(path string, e fs.DirEntry) error {
 			if e.IsDir() {
 				// Others' files: images, containers' file systems, what pods mount.
 				switch strings.TrimPrefix(path, h.DataDir) {
@@ -272,13 +269,12 @@ func TestSecretFiles(t *testing.T) {
 				}
 				return nil
 			}
-			info, err := e.Info()
-			if err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
-				return nil
+			if info, err := e.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
+				return err
 			}
 			text, err := os.ReadFile(path)
 			if err != nil {
-				return nil
+				return err
 			}
 			if bytes.Contains(text, []byte("PRIVATE KEY-----")) || bytes.Contains(text, []byte("::node:")) ||
 				strings.Contains(path, "/server/db/") || strings.HasSuffix(path, ".kubeconfig") {

@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,14 +25,20 @@ func (h *Host) saveArtifacts() {
 		}
 	}
 	if now, err := h.Snapshot(); err == nil {
-		os.WriteFile(filepath.Join(dir, "snapshot.txt"), []byte(lines(now)), 0o644)
+		if err := os.WriteFile(filepath.Join(dir, "snapshot.txt"), []byte(lines(now)), 0o644); err != nil {
+			h.tb.Logf("keep what is on the host: %v", err)
+		}
 	}
 }
 
 func copyFiles(from, to string) error {
-	if st, err := os.Stat(from); err != nil {
+	st, err := os.Stat(from)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil // it never came that far
-	} else if st.IsDir() {
+	case err != nil:
+		return err
+	case st.IsDir():
 		return os.CopyFS(to, os.DirFS(from))
 	}
 	text, err := os.ReadFile(from)

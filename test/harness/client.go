@@ -44,7 +44,7 @@ func (n *Node) WaitKubeconfig(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	if err := w.Add(filepath.Dir(n.Host.Kubeconfig)); err != nil {
 		return err
 	}

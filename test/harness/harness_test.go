@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -95,9 +94,9 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })}
-		go srv.Serve(ln)
-		defer srv.Close()
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RemoteAddr) })}
+		go func() { _ = srv.Serve(ln) }()
+		defer func() { _ = srv.Close() }()
 		for name, c := range map[string]*http.Client{"198.18.0.1:": l.Switch.HTTP(), two.Addr.String() + ":": two.HTTP(), one.Addr.String() + ":": one.HTTP()} {
 			if body, err := Get(ctx, c, "http://"+one.Addr.String()+":8080/"); err != nil || !strings.HasPrefix(body, name) {
 				t.Errorf("from %s: %q, %v", name, body, err)
@@ -163,7 +162,7 @@ func TestKillReachesTheProcessOfTheHost(t *testing.T) {
 
 // TestNothingOutlivesAKilledTestProcess kills a test process that has a busy host.
 func TestNothingOutlivesAKilledTestProcess(t *testing.T) {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Args = []string{victimRole}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -181,8 +180,10 @@ func TestNothingOutlivesAKilledTestProcess(t *testing.T) {
 	if len(cgroupDirs(cgroup)) == 0 {
 		t.Error("the victim made no cgroup")
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		var left []string

@@ -93,7 +93,7 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 
-	h.init = exec.Command("/proc/self/exe", string(cfg))
+	h.init = exec.CommandContext(context.Background(), "/proc/self/exe", string(cfg)) // it ends with its lifeline
 	h.init.Args[0] = initRole
 	h.init.ExtraFiles = []*os.File{alive, reporting} // lifelineFD, reportFD
 	h.init.Stderr = os.Stderr
@@ -156,12 +156,12 @@ func (h *Host) close() {
 		}
 	}
 	h.lifeline.Close()
-	h.init.Process.Kill()
-	h.init.Wait()
+	_ = h.init.Process.Kill() // it may have ended with its lifeline
+	_ = h.init.Wait()
 	if h.links != nil {
 		h.links.Close()
 	}
-	h.net.Close()
+	_ = h.net.Close()
 	h.lab.Switch.unplug(h.port)
 	// The kernel has killed what ran in the host; what is left of its cgroups is empty.
 	if err := removeCgroup(h.Cgroup(), 10*time.Second); err != nil {

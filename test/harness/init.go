@@ -59,7 +59,7 @@ func runInit() error {
 
 	gone := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, lifeline)
+		_, _ = io.Copy(io.Discard, lifeline) // until its end, whatever that is
 		close(gone)
 	}()
 	for {

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ type keeper struct {
 }
 
 func startKeeper() (*keeper, error) {
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe") // it ends with its input
 	cmd.Args = []string{keeperRole}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for the test process
@@ -82,8 +83,9 @@ func runKeeper() error {
 	// The hosts end by themselves with their own pipes. A pidfd never names another
 	// process, so a kill to make sure harms nobody.
 	for _, fd := range pids {
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000) // the cgroup tells if it still lives
+		}
 	}
 	var errs []error
 	for _, name := range cgroups {

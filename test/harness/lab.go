@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,8 +45,7 @@ func open(dist string) (*Lab, error) {
 	}
 	dir, err := os.MkdirTemp("/tmp", "k3mt-")
 	if err != nil {
-		k.close()
-		return nil, err
+		return nil, errors.Join(err, k.close())
 	}
 	l := &Lab{Dir: dir, Dist: dist, keeper: k}
 	// Readable by others: plugins with a user id of their own live below it.
@@ -55,8 +56,7 @@ func open(dist string) (*Lab, error) {
 		return nil, err
 	}
 	if l.Switch, err = newSwitch(); err != nil {
-		k.close()
-		return nil, err
+		return nil, errors.Join(err, k.close())
 	}
 	return l, nil
 }
@@ -73,7 +73,7 @@ func (l *Lab) Close() error {
 func (l *Lab) unpacked() (string, error) {
 	dir := filepath.Join(l.Dir, "unpacked")
 	l.unpack.Do(func() {
-		cmd := exec.Command(l.Dist, "version")
+		cmd := exec.CommandContext(context.Background(), l.Dist, "version")
 		cmd.Env = append(plainEnv(), "K3M_DATA_DIR="+dir, "K3M_RUN_DIR="+filepath.Join(dir, "run"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			l.bundle = fmt.Errorf("unpack %s: %w: %s", l.Dist, err, out)

@@ -119,7 +119,7 @@ func (n *Node) Pid() int { return n.cmd.Process.Pid }
 
 // Kill9 kills the core and waits until it is gone.
 func (n *Node) Kill9() {
-	n.cmd.Process.Kill()
+	_ = n.cmd.Process.Kill() // it may just have ended by itself
 	<-n.done
 }
 
@@ -131,7 +131,7 @@ const StopLimit = 10 * time.Second
 func (n *Node) Stop(tb TB) time.Duration {
 	tb.Helper()
 	start := time.Now()
-	n.cmd.Process.Signal(unix.SIGTERM)
+	_ = n.cmd.Process.Signal(unix.SIGTERM) // it may just have ended by itself
 	select {
 	case <-n.done:
 		if n.status != nil {

@@ -236,8 +236,8 @@ func (h *Host) rules() []string {
 func (h *Host) files() []string {
 	var files []string
 	walk := func(top string, name func(string) string, deep bool) {
-		filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || path == top && deep {
+		Walk(top, func(path string, e fs.DirEntry) error {
+			if path == top && deep {
 				return nil
 			}
 			if e.Type()&fs.ModeCharDevice != 0 && whiteout(e) {
@@ -260,6 +260,21 @@ func (h *Host) files() []string {
 		walk(top, func(path string) string { return path }, false)
 	}
 	return files
+}
+
+// Walk visits what is below a folder, as filepath.WalkDir does. What can't be read, most
+// often since it has gone meanwhile, is left out; a folder for which visit gives an error
+// is not entered.
+func Walk(top string, visit func(path string, e fs.DirEntry) error) {
+	_ = filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
+		if err == nil {
+			err = visit(path, e)
+		}
+		if err != nil && e != nil && e.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
 
 // onMachine tells whether a host had a folder from the beginning, since the machine has.

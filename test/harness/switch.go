@@ -109,7 +109,7 @@ func (s *Switch) plug(ns netns.NsHandle, port string, addr netip.Addr) error {
 // unplug removes a host's port, if the end of its namespace has not done so already.
 func (s *Switch) unplug(port string) {
 	if link, err := s.handle.LinkByName(port); err == nil {
-		s.handle.LinkDel(link)
+		_ = s.handle.LinkDel(link) // the end of the namespace may have come before
 	}
 }
 
@@ -138,7 +138,7 @@ func (s *Switch) close() {
 	if s.handle != nil {
 		s.handle.Close()
 	}
-	s.ns.Close()
+	_ = s.ns.Close()
 }
 
 // newNetNS makes a network namespace that only the returned descriptor holds.
@@ -206,7 +206,8 @@ func listenIn(ns netns.NsHandle, network, addr string) (ln net.Listener, err err
 	go func() {
 		defer close(done)
 		if err = lockInto(ns); err == nil {
-			ln, err = net.Listen(network, addr)
+			var config net.ListenConfig
+			ln, err = config.Listen(context.Background(), network, addr)
 		}
 	}()
 	<-done

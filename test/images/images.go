@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -31,26 +32,26 @@ const (
 
 // Build writes the archives into dir: busybox.tar (docker form) and echo.tar (OCI form).
 // source is this package's folder.
-func Build(dir, source string) error {
+func Build(ctx context.Context, dir, source string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := BuildBusybox(filepath.Join(dir, "busybox.tar"), Busybox); err != nil {
+	if err := BuildBusybox(ctx, filepath.Join(dir, "busybox.tar"), Busybox); err != nil {
 		return err
 	}
-	if err := buildEcho(dir, source); err != nil {
+	if err := buildEcho(ctx, dir, source); err != nil {
 		return fmt.Errorf("build the echo image: %w", err)
 	}
 	return nil
 }
 
 // BuildBusybox writes an archive (docker form) of the busybox image with a reference.
-func BuildBusybox(archive, reference string) error {
+func BuildBusybox(ctx context.Context, archive, reference string) error {
 	binary, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		return fmt.Errorf("build the busybox image: %w: install busybox-static", err)
 	}
-	applets, err := exec.Command("/bin/busybox", "--list").Output()
+	applets, err := exec.CommandContext(ctx, "/bin/busybox", "--list").Output()
 	if err != nil {
 		return err
 	}
@@ -72,9 +73,9 @@ func BuildBusybox(archive, reference string) error {
 	return tarball.WriteToFile(archive, tag, img)
 }
 
-func buildEcho(dir, source string) error {
+func buildEcho(ctx context.Context, dir, source string) error {
 	exe := filepath.Join(dir, "echo")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, ".")
 	cmd.Dir = filepath.Join(source, "echo")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -13,7 +13,7 @@ func TestBuild(t *testing.T) {
 		t.Skip("busybox-static is not installed")
 	}
 	dir := t.TempDir()
-	if err := Build(dir, "."); err != nil {
+	if err := Build(t.Context(), dir, "."); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(dir)

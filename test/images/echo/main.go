@@ -52,7 +52,7 @@ func main() {
 		if pause, err := time.ParseDuration(os.Getenv("DRAIN")); err == nil {
 			time.Sleep(pause)
 		}
-		server.Shutdown(context.Background())
+		_ = server.Shutdown(context.Background()) // the process ends anyway
 	}()
 	fmt.Println("listening on", server.Addr)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -70,7 +70,7 @@ func routes() http.Handler {
 				http.Error(w, err.Error(), http.StatusBadGateway)
 				return
 			}
-			io.WriteString(w, body)
+			fmt.Fprint(w, body)
 		})
 	}
 	text("/{$}", func(*http.Request) (string, error) { return os.Hostname() })
