@@ -54,7 +54,7 @@ func setBridgeSysctl(name string, log hclog.Logger) error {
 	_, err := setSysctl(name, "1", log)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the kernel module br_netfilter is not loaded: pods reach no Service whose endpoint is on their own node",
-			"hint", "modprobe br_netfilter, then restart the component")
+			"hint", "modprobe br_netfilter, then restart k3m")
 		return nil
 	}
 	return err
