@@ -63,8 +63,8 @@ func TestWrongSelection(t *testing.T) {
 		{"unknown flag", []string{"--enabel=cni=flannel"}, []string{"--enabel", "--enable"}},
 		{"bad node name", []string{"--node-name=Not A Name"}, []string{"--node-name", "Not A Name"}},
 		{"bad address", []string{"--node-ip=198.18.0"}, []string{"--node-ip", "198.18.0"}},
-		{"contradictory feature gates", []string{"--kube-apiserver-arg=feature-gates=SidecarContainers=true", "--kubelet-arg=feature-gates=SidecarContainers=false"},
-			[]string{"SidecarContainers", "kube-apiserver", "kubelet"}},
+		{"contradictory feature gates", []string{"--kube-apiserver-arg=feature-gates=CrossNamespaceVolumeDataSource=true", "--kubelet-arg=feature-gates=CrossNamespaceVolumeDataSource=false"},
+			[]string{"CrossNamespaceVolumeDataSource", "kube-apiserver", "kubelet"}},
 		{"unknown argument of a Kubernetes part", []string{"--kube-scheduler-arg=leader-elekt=true"}, []string{"leader-elekt"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

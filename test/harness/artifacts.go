@@ -24,7 +24,7 @@ func (h *Host) saveArtifacts() {
 			h.tb.Logf("keep %s: %v", from, err)
 		}
 	}
-	if now, err := h.Snapshot(); err == nil {
+	if now, err := h.Snapshot(); err == nil && os.MkdirAll(dir, 0o755) == nil {
 		if err := os.WriteFile(filepath.Join(dir, "snapshot.txt"), []byte(lines(now)), 0o644); err != nil {
 			h.tb.Logf("keep what is on the host: %v", err)
 		}
