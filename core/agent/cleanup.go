@@ -36,7 +36,7 @@ func Cleanup(ctx context.Context, opts Options) error {
 		removeProxyRules(ctx),
 		removeKubeletChains(),
 		unmountBelow(opts.path("kubelet")),
-		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir),
+		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir, opts.podLogsDir() == opts.path("pod-logs")),
 		removeDevicePlugins(ctx),
 	} {
 		errs = append(errs, err)
@@ -117,9 +117,10 @@ func unmountBelow(dir string) error {
 // containerLogsDir holds links to the logs of containers; its place is fixed in the kubelet.
 const containerLogsDir = "/var/log/containers"
 
-// removePodLogs removes the logs of the pods that the kubelet still knew, and the links to them. In
-// directories that are shared with others, only what is ours and then what is empty.
-func removePodLogs(pods, logs, links string) error {
+// removePodLogs removes the logs of pods and the links to them: all of them from a directory of the
+// node's own; from one that is shared with others those of the pods that the kubelet still knew,
+// and the directory if it is empty then.
+func removePodLogs(pods, logs, links string, own bool) error {
 	known, err := os.ReadDir(pods)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove logs of pods: %w", err)
@@ -131,6 +132,9 @@ func removePodLogs(pods, logs, links string) error {
 		for _, dir := range dirs {
 			errs = append(errs, os.RemoveAll(dir))
 		}
+	}
+	if own {
+		errs = append(errs, os.RemoveAll(logs))
 	}
 	entries, err := os.ReadDir(links)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

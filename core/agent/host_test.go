@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -227,6 +228,7 @@ func TestCleanup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	o.PodLogsDir = t.TempDir() // shared with others, as /var/log/pods is
 	logs := filepath.Join(o.podLogsDir(), "default_web_uid", "web")
 	others := filepath.Join(o.podLogsDir(), "default_other_uid2", "web")
 	for _, dir := range []string{logs, others, containerLogsDir} {
@@ -269,6 +271,22 @@ func TestCleanup(t *testing.T) {
 		if _, err := os.Stat(path); !os.IsNotExist(err) {
 			t.Errorf("controller %q: %s is still there: %v", name, path, err)
 		}
+	}
+}
+
+func TestCleanupRemovesLogsThatTheKubeletForgot(t *testing.T) {
+	dir := t.TempDir()
+	logs, links := filepath.Join(dir, "pod-logs"), filepath.Join(dir, "containers")
+	log := filepath.Join(logs, "default_gone_uid", "web", "0.log")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(log), 0o755), os.WriteFile(log, nil, 0o600), os.Mkdir(links, 0o755),
+		os.Symlink(log, filepath.Join(links, "gone.log"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := removePodLogs(filepath.Join(dir, "no-pods"), logs, links, true); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
 
