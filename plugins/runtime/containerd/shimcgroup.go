@@ -47,13 +47,15 @@ func cgroupProcesses(name string) ([]int, error) {
 	return pids, nil
 }
 
-// removeCgroup removes an empty cgroup, if it exists.
+// removeCgroup removes an empty cgroup, if it exists, and the one above it, which was made
+// with it, unless something else is in that.
 func removeCgroup(name string) error {
 	var errs []error
 	for _, dir := range cgroupDirs(name) {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
 		}
+		_ = os.Remove(filepath.Dir(dir))
 	}
 	return errors.Join(errs...)
 }
