@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,10 +41,7 @@ func (s *server) serveAdmin(ctx context.Context) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+componentsPath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.components.Status()) // the reader has gone: nobody to tell
-	})
+	s.adminRoutes(mux)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
 	stopped := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stopped()
@@ -53,8 +51,32 @@ func (s *server) serveAdmin(ctx context.Context) error {
 	return nil
 }
 
+// adminRoutes are what sub-commands may ask. Each lives beside the command that asks it.
+func (s *server) adminRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+componentsPath, func(w http.ResponseWriter, _ *http.Request) {
+		answerAdmin(w, s.components.Status())
+	})
+}
+
+// answerAdmin writes value as JSON.
+func answerAdmin(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value) // the reader has gone: nobody to tell
+}
+
+// refuseAdmin answers with one sentence, which askAdmin returns as its error.
+func refuseAdmin(w http.ResponseWriter, status int, err error) {
+	http.Error(w, err.Error(), status)
+}
+
 // askAdmin gets path from the server of a node.
 func askAdmin(ctx context.Context, runDir, path string, into any) error {
+	return callAdmin(ctx, runDir, http.MethodGet, path, into)
+}
+
+// callAdmin sends a request without a body to the server of a node and decodes its answer;
+// with a nil into, the answer's content is not read.
+func callAdmin(ctx context.Context, runDir, method, path string, into any) error {
 	socket := adminSocket(runDir)
 	client := http.Client{
 		Timeout: 10 * time.Second,
@@ -62,7 +84,7 @@ func askAdmin(ctx context.Context, runDir, path string, into any) error {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		}},
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://k3m"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://k3m"+path, nil)
 	if err != nil {
 		return err
 	}
@@ -76,8 +98,15 @@ func askAdmin(ctx context.Context, runDir, path string, into any) error {
 		return fmt.Errorf("ask the server: %w", err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
+	if answer.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // without it, the status has to do
+		if sentence := strings.TrimSpace(string(text)); sentence != "" && answer.StatusCode != http.StatusNotFound {
+			return errors.New(sentence)
+		}
 		return fmt.Errorf("ask the server for %s: %s", path, answer.Status)
+	}
+	if into == nil {
+		return nil
 	}
 	return json.NewDecoder(io.LimitReader(answer.Body, maxAdminAnswer)).Decode(into)
 }

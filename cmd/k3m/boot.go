@@ -22,6 +22,7 @@ import (
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
+	"github.com/k3m-io/k3m/core/health"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -35,6 +36,8 @@ type server struct {
 	plan  *plan
 	start time.Time
 	log   *slog.Logger
+	// health is what the parts say of themselves.
+	health *health.Board
 
 	lock         *datastore.Lock
 	controlPlane *controlplane.ControlPlane
@@ -46,7 +49,7 @@ type server struct {
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
 func newServer(p *plan, logger hclog.Logger) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger), notifier: newNotifier()}
+	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger), health: health.NewBoard(), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()

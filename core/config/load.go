@@ -15,10 +15,14 @@ import (
 // Flags adds the options of `k3m server` to a flag set. Load reads them from there.
 func Flags(fs *pflag.FlagSet) {
 	for _, o := range options {
-		if o.list {
+		switch {
+		case o.list:
 			fs.StringArray(o.name, nil, o.usage)
-		} else {
+		default:
 			fs.String(o.name, "", o.usage)
+			if o.boolean {
+				fs.Lookup(o.name).NoOptDefVal = "true"
+			}
 		}
 		if o.secret {
 			fs.String(o.name+"-fd", "", "descriptor that holds the "+o.name)

@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -17,6 +20,8 @@ type option struct {
 	name string
 	// list says that it may be repeated, and is a list in the file.
 	list bool
+	// boolean says that the flag alone means true.
+	boolean bool
 	// secret options are never taken from a command line that others can read; see
 	// package secret, which moves them to a descriptor before the server starts.
 	secret bool
@@ -61,6 +66,53 @@ func upstream(field func(c *Config) *[]Value) func(*Config, []Value) error {
 		*field(c) = values
 		return nil
 	}
+}
+
+// boolean options are true or false; spell them like that, so that a typing mistake is seen.
+func boolean(field func(c *Config) *bool) func(*Config, []Value) error {
+	return one(func(c *Config, v Value) error {
+		if v.Text != "true" && v.Text != "false" {
+			return &Error{v.Source, fmt.Sprintf("%q is neither true nor false", v.Text)}
+		}
+		*field(c) = v.Text == "true"
+		return nil
+	})
+}
+
+// number options are whole numbers from lowest to highest.
+func number(field func(c *Config) *int, lowest, highest int) func(*Config, []Value) error {
+	return one(func(c *Config, v Value) error {
+		n, err := strconv.Atoi(v.Text)
+		if err != nil || n < lowest || n > highest {
+			return &Error{v.Source, fmt.Sprintf("%q is not a whole number from %d to %d", v.Text, lowest, highest)}
+		}
+		*field(c) = n
+		return nil
+	})
+}
+
+// duration options are lengths of time of at least lowest, such as "12h" or "1h30m"; zero
+// is allowed as well if it says so.
+func duration(field func(c *Config) *time.Duration, lowest time.Duration, zero bool) func(*Config, []Value) error {
+	return one(func(c *Config, v Value) error {
+		d, err := time.ParseDuration(v.Text)
+		if err != nil || d < lowest && (!zero || d != 0) {
+			return &Error{v.Source, fmt.Sprintf("%q is not a length of time of at least %s, such as 12h or 90m", v.Text, lowest)}
+		}
+		*field(c) = d
+		return nil
+	})
+}
+
+// choice options are one of the allowed words.
+func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Value) error {
+	return one(func(c *Config, v Value) error {
+		if !slices.Contains(allowed, v.Text) {
+			return &Error{v.Source, fmt.Sprintf("unknown value %q%s; allowed: %s", v.Text, DidYouMean(v.Text, allowed), strings.Join(allowed, ", "))}
+		}
+		*field(c) = v.Text
+		return nil
+	})
 }
 
 // FlannelBackends are the values of --flannel-backend.
