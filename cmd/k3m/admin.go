@@ -56,6 +56,9 @@ func (s *server) adminRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+componentsPath, func(w http.ResponseWriter, _ *http.Request) {
 		answerAdmin(w, s.components.Status())
 	})
+	if s.plan.cfg.Profiling {
+		profilingRoutes(mux)
+	}
 }
 
 // answerAdmin writes value as JSON.

@@ -65,6 +65,9 @@ type Config struct {
 	// Extra arguments for the upstream parts, "name=value" without dashes.
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []Value
 	KubeletArgs, KubeProxyArgs                          []Value
+
+	// Profiling serves Go's profiles on the admin socket.
+	Profiling bool
 }
 
 // AgentDir is the folder of what every node keeps.

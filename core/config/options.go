@@ -182,6 +182,8 @@ var options = []option{
 		set: upstream(func(c *Config) *[]Value { return &c.KubeletArgs })},
 	{name: "kube-proxy-arg", list: true, usage: "flag for kube-proxy, as name=value",
 		set: upstream(func(c *Config) *[]Value { return &c.KubeProxyArgs })},
+	{name: "profiling", boolean: true, usage: "let root take Go's profiles of the server from its admin socket",
+		set: boolean(func(c *Config) *bool { return &c.Profiling })},
 }
 
 func setToken(c *Config, v Value) error {

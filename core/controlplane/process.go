@@ -7,6 +7,8 @@ import (
 	"k8s.io/client-go/rest"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	_ "github.com/k3m-io/k3m/core/queuemetrics" // the work queues of all parts, without a timer each
 )
 
 // applyShared sets what is the whole process's: feature gates, emulated version, logging. It
