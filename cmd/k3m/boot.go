@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -23,6 +22,7 @@ import (
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/core/logging"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -36,6 +36,8 @@ type server struct {
 	plan  *plan
 	start time.Time
 	log   *slog.Logger
+	// logs are the last lines of each component.
+	logs *logging.Recent
 	// health is what the parts say of themselves.
 	health *health.Board
 
@@ -48,8 +50,8 @@ type server struct {
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, logger hclog.Logger) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: newCoreLog(logger), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, log *logging.Log) (*server, error) {
+	s := &server{plan: p, start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()
@@ -65,7 +67,7 @@ func newServer(p *plan, logger hclog.Logger) (*server, error) {
 	if s.lock, err = datastore.AcquireLock(controlplane.LockFile(cfg.DataDir)); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(logger); err != nil {
+	if err := s.prepare(log); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -78,7 +80,7 @@ func (s *server) close() {
 	}
 }
 
-func (s *server) prepare(logger hclog.Logger) error {
+func (s *server) prepare(log *logging.Log) error {
 	cfg := s.plan.cfg
 	if err := recordNode(cfg); err != nil {
 		return err
@@ -105,7 +107,7 @@ func (s *server) prepare(logger hclog.Logger) error {
 		Config:       s.plan.configs,
 		Facts:        s.facts,
 		Identity:     s.identity,
-		Logger:       logger,
+		Logger:       log.Components(),
 		StopTimeout:  componentsLimit,
 	})
 	var err error

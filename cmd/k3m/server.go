@@ -8,10 +8,10 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/core/logging"
 )
 
 func serverCommand() *cobra.Command {
@@ -56,8 +56,17 @@ func runServer(ctx context.Context, cfg *config.Config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("a server needs root: it makes containers and networks; try `sudo k3m server`")
 	}
-	logger := hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Info, DisableTime: false})
-	s, err := newServer(plan, logger)
+	log, err := logging.New(logging.Options{
+		Format: cfg.LogFormat, Debug: cfg.Debug, File: cfg.LogFile, AlsoStderr: cfg.AlsoLogToStderr, Stderr: os.Stderr,
+	})
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := log.Adopt(); err != nil {
+		return err
+	}
+	s, err := newServer(plan, log)
 	if err != nil {
 		return err
 	}

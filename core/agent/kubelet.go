@@ -10,9 +10,10 @@ import (
 	"strings"
 
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
+
+	"github.com/k3m-io/k3m/core/logging"
 )
 
 // runKubelet runs the kubelet once the node has joined and the runtime serves. It returns when
@@ -36,7 +37,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if s.MaxOpenFiles, err = maxOpenFiles(s.MaxOpenFiles); err != nil {
 		return err
 	}
-	if err := raiseVerbosity(int(s.Logging.Verbosity)); err != nil {
+	if err := logging.RaiseVerbosity(int(s.Logging.Verbosity)); err != nil {
 		return err
 	}
 	if err := prepareKubelet(ctx, s); err != nil {
@@ -96,17 +97,4 @@ func socketURL(endpoint string) string {
 		return "unix://" + endpoint
 	}
 	return endpoint
-}
-
-// raiseVerbosity sets the verbosity of klog, which all Kubernetes parts of the process share,
-// when a part's "v" argument asks for more than there is.
-func raiseVerbosity(v int) error {
-	if v <= 0 || klog.V(klog.Level(v)).Enabled() {
-		return nil
-	}
-	var level klog.Level
-	if err := level.Set(strconv.Itoa(v)); err != nil {
-		return fmt.Errorf("set the log's verbosity: %w", err)
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 
+	"github.com/k3m-io/k3m/core/logging"
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
 
@@ -79,7 +80,7 @@ func newProxy(o Options, f files, cluster wire.ClusterFacts, mode Mode, oomScore
 		if _, err := fmt.Sscan(v.Value.String(), &level); err != nil {
 			return nil, fmt.Errorf("--kube-proxy-arg v: %w", err)
 		}
-		if err := raiseVerbosity(level); err != nil {
+		if err := logging.RaiseVerbosity(level); err != nil {
 			return nil, err
 		}
 	}

@@ -66,6 +66,15 @@ type Config struct {
 	APIServerArgs, ControllerManagerArgs, SchedulerArgs []Value
 	KubeletArgs, KubeProxyArgs                          []Value
 
+	// LogFile is where the log goes instead of standard error, absolute; empty means
+	// standard error. AlsoLogToStderr writes to both.
+	LogFile         string
+	AlsoLogToStderr bool
+	// LogFormat is "text" or "json".
+	LogFormat string
+	// Debug logs more of everything.
+	Debug bool
+
 	// Profiling serves Go's profiles on the admin socket.
 	Profiling bool
 }

@@ -184,6 +184,14 @@ var options = []option{
 		set: upstream(func(c *Config) *[]Value { return &c.KubeProxyArgs })},
 	{name: "profiling", boolean: true, usage: "let root take Go's profiles of the server from its admin socket",
 		set: boolean(func(c *Config) *bool { return &c.Profiling })},
+	{name: "log", usage: "file for the log instead of standard error; rotated at 20 MB, the 3 files before it are kept",
+		set: path(func(c *Config) *string { return &c.LogFile })},
+	{name: "alsologtostderr", boolean: true, usage: "with --log, write the log to standard error as well",
+		set: boolean(func(c *Config) *bool { return &c.AlsoLogToStderr })},
+	{name: "log-format", usage: "form of the log's lines: text, json (default text)",
+		set: choice(func(c *Config) *string { return &c.LogFormat }, "text", "json")},
+	{name: "debug", boolean: true, usage: "log more: the information of Kubernetes' parts, and details of the core and the components",
+		set: boolean(func(c *Config) *bool { return &c.Debug })},
 }
 
 func setToken(c *Config, v Value) error {

@@ -163,8 +163,14 @@ func (a Args) has(component, name string) bool {
 // sharedFlags are flags whose effect is on the whole process, whichever component's they are.
 var sharedFlags = []string{
 	"feature-gates", "emulated-version", "min-compatibility-version",
-	"v", "vmodule", "logging-format", "log-flush-frequency",
-	"log-text-split-stream", "log-text-info-buffer-size", "log-json-split-stream", "log-json-info-buffer-size",
+	"v", "vmodule",
+}
+
+// logFlags are upstream's flags for what k3m's own log does, by the prefix of their names.
+var logFlags = []string{"logging-format", "log-flush-frequency", "log-text-", "log-json-"}
+
+func isLogFlag(name string) bool {
+	return slices.ContainsFunc(logFlags, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 func isShared(name string) bool { return slices.Contains(sharedFlags, name) }
@@ -185,6 +191,8 @@ func (a Args) shared() (map[[2]string]setting, error) {
 				return nil, err
 			}
 			switch {
+			case isLogFlag(parsed.name):
+				return nil, fmt.Errorf("use --%s-arg %q: the parts share k3m's log: use --log-format, --log and --debug", component, arg)
 			case !isShared(parsed.name):
 			case parsed.name == "feature-gates":
 				gates, err := parseGates(parsed.value)

@@ -8,6 +8,7 @@ import (
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
+	"github.com/k3m-io/k3m/core/logging"
 	_ "github.com/k3m-io/k3m/core/queuemetrics" // the work queues of all parts, without a timer each
 )
 
@@ -19,7 +20,6 @@ func applyShared(args Args, opts *options.ServerRunOptions, fs *pflag.FlagSet) e
 	if err != nil {
 		return err
 	}
-	logging := false
 	for key, s := range settings {
 		value := s.value
 		if key[0] == "feature-gates" {
@@ -29,7 +29,6 @@ func applyShared(args Args, opts *options.ServerRunOptions, fs *pflag.FlagSet) e
 		if err := fs.Set(key[0], value); err != nil {
 			return fmt.Errorf("use --%s-arg %s=%s: %w", s.component, key[0], value, err)
 		}
-		logging = logging || isLogging(key[0])
 	}
 
 	registry := opts.GenericServerRunOptions.ComponentGlobalsRegistry
@@ -40,19 +39,12 @@ func applyShared(args Args, opts *options.ServerRunOptions, fs *pflag.FlagSet) e
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	// kubelet and kube-proxy apply their logging options too.
 	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
-	if !logging {
-		return nil // as k3m has set it up
+	// Their logger stays k3m's own: applying opts.Logs would put upstream's in its place.
+	if err := logging.RaiseVerbosity(int(opts.Logs.Verbosity)); err != nil { //nolint:gosec // klog's is a small number
+		return err
 	}
-	if err := logsapi.ValidateAndApply(opts.Logs, registry.FeatureGateFor("kube")); err != nil {
-		return fmt.Errorf("set up logging: %w", err)
+	if len(opts.Logs.VModule) == 0 {
+		return nil
 	}
-	return nil
-}
-
-func isLogging(flag string) bool {
-	switch flag {
-	case "feature-gates", "emulated-version", "min-compatibility-version":
-		return false
-	}
-	return isShared(flag)
+	return logging.SetModules(logsapi.VModuleConfigurationPflag(&opts.Logs.VModule).String())
 }

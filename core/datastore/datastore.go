@@ -93,7 +93,6 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 			return nil, fmt.Errorf("open datastore: %w", err)
 		}
 	}
-	redirectLogs()
 	if err := restrict(opts.File); err != nil {
 		return nil, fmt.Errorf("open datastore: %w", err)
 	}
