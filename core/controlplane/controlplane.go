@@ -135,7 +135,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		c.mu.Lock()
 		c.admin = rest.CopyConfig(api.loopback)
 		c.mu.Unlock()
-		klog.InfoS("api ready", "after", since(start), "port", c.Port())
+		klog.V(1).InfoS("API ready", "after", since(start), "port", c.Port())
 		close(c.ready)
 		c.runControllers(runCtx, cancel, creds)
 	}

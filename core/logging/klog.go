@@ -95,6 +95,9 @@ func (s kubeSink) Error(err error, message string, args ...any) {
 
 func (s kubeSink) write(level slog.Level, message string, err error, args []any) {
 	from := caller()
+	if isNoise(from.origin, message) {
+		level = slog.LevelInfo
+	}
 	if !s.log.wanted(level, from.own) {
 		return
 	}
@@ -140,11 +143,14 @@ func (l *Log) takeBuffer(line []byte) {
 	}
 	level := severities[line[0]] // else information
 	from := caller()
-	if !l.wanted(level, from.own) {
-		return
-	}
 	if _, message, ok := bytes.Cut(line, []byte("] ")); ok {
 		line = message
 	}
-	l.writeKube(&record{level: level, origin: from.origin, message: strings.TrimSpace(string(line))}, from)
+	message := strings.TrimSpace(string(line))
+	if isNoise(from.origin, message) {
+		level = slog.LevelInfo
+	}
+	if l.wanted(level, from.own) {
+		l.writeKube(&record{level: level, origin: from.origin, message: message}, from)
+	}
 }

@@ -4,23 +4,23 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/containerd/log"
 	"github.com/hashicorp/go-hclog"
 	"github.com/sirupsen/logrus"
 )
 
-// logThrough sends what containerd logs in this process to logger, each record at its
-// own level but for chatter.
+// logThrough sends what containerd logs in this process to logger, each record at its own
+// level, but for its information (a line for each pod and image, and some 90 at each start)
+// and chatter, which are for those who debug.
 func logThrough(logger hclog.Logger) error {
-	level := log.InfoLevel
+	level := log.WarnLevel
 	switch logger.GetLevel() {
 	case hclog.Trace:
 		level = log.TraceLevel
 	case hclog.Debug:
 		level = log.DebugLevel
-	case hclog.Warn:
-		level = log.WarnLevel
 	case hclog.Error, hclog.Off:
 		level = log.ErrorLevel
 	}
@@ -34,9 +34,9 @@ func logThrough(logger hclog.Logger) error {
 	return nil
 }
 
-// chatter is what containerd logs at each start, at the level of information, about 60
-// plugins: nothing that an operator of k3m could want or change.
-var chatter = []string{"loading plugin", "skip loading plugin", "starting cri plugin"}
+// chatter is how what containerd warns of at each start begins: nothing that an operator of
+// k3m could want or change. The network's configuration comes with the cni component.
+var chatter = []string{"failed check for fsverity support", "failed to load cni during init", "failed to reload cni configuration after receiving fs change event"}
 
 // logHook is a logrus hook that writes to a host's logger.
 type logHook struct{ logger hclog.Logger }
@@ -60,7 +60,7 @@ func (h logHook) Fire(e *logrus.Entry) error {
 		pairs = append(pairs, k, v)
 	}
 	level := hclogLevel(e.Level)
-	if level == hclog.Info && slices.Contains(chatter, e.Message) {
+	if slices.ContainsFunc(chatter, func(beginning string) bool { return strings.HasPrefix(e.Message, beginning) }) {
 		level = hclog.Debug
 	}
 	h.logger.Log(level, e.Message, pairs...)
@@ -71,10 +71,8 @@ func hclogLevel(l logrus.Level) hclog.Level {
 	switch l {
 	case logrus.TraceLevel:
 		return hclog.Trace
-	case logrus.DebugLevel:
+	case logrus.DebugLevel, logrus.InfoLevel:
 		return hclog.Debug
-	case logrus.InfoLevel:
-		return hclog.Info
 	case logrus.WarnLevel:
 		return hclog.Warn
 	default:
