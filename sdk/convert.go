@@ -26,6 +26,11 @@ func infoToWire(i Info) *pluginv1.Info {
 		ConfigSchema: i.ConfigSchema,
 		Abilities:    i.Abilities,
 		ApiMinor:     i.APIMinor,
+
+		Services: i.Services, ServingCertificate: i.ServingCertificate, Labels: i.Labels,
+	}
+	for _, o := range i.Objects {
+		w.Objects = append(w.Objects, o)
 	}
 	for _, r := range i.Requires {
 		w.Requires = append(w.Requires, string(r))

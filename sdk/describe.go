@@ -3,7 +3,7 @@ package sdk
 import "slices"
 
 // APIMinor counts the additions to protocol version 1 that this SDK knows.
-const APIMinor = 0
+const APIMinor = 1
 
 // Abilities that a host may find in Info.Abilities.
 const (
@@ -12,6 +12,8 @@ const (
 	AbilityValidateConfig = "validate-config"
 	// AbilityCleanup says that the plugin is a Cleaner.
 	AbilityCleanup = "cleanup"
+	// AbilityMetrics says that the plugin is a MetricsWriter.
+	AbilityMetrics = "metrics"
 	// AbilityCommand says that the plugin is a Commander.
 	AbilityCommand = "command"
 )
@@ -27,6 +29,9 @@ func Describe(p Plugin) Info {
 	}
 	if _, ok := p.(Cleaner); ok {
 		info.Abilities = append(info.Abilities, AbilityCleanup)
+	}
+	if _, ok := p.(MetricsWriter); ok {
+		info.Abilities = append(info.Abilities, AbilityMetrics)
 	}
 	if _, ok := p.(Commander); ok {
 		info.Abilities = append(info.Abilities, AbilityCommand)

@@ -22,6 +22,8 @@ type Host struct {
 	stateDir   string
 	config     json.RawMessage
 
+	servingCert, servingKey string
+
 	mu     sync.Mutex
 	closed bool
 	health string             // the last health report, to send only changes
@@ -49,6 +51,12 @@ func (h *Host) Facts() Facts {
 // the API, and in Cleanup. The credentials in it may be renewed in place: read it again
 // when the API says 401, or use a client that does.
 func (h *Host) Kubeconfig() string { return h.kubeconfig }
+
+// ServingCertificate returns the paths of a TLS certificate and its key, PEM, for the
+// names <name>.<namespace>.svc and its shorter and longer forms of Info.Services, signed
+// by the cluster's server CA. Both are empty unless Info.ServingCertificate asked for
+// them, and in Cleanup. They may be renewed in place.
+func (h *Host) ServingCertificate() (cert, key string) { return h.servingCert, h.servingKey }
 
 // StateDir is a directory of the component's own that outlives the process.
 func (h *Host) StateDir() string { return h.stateDir }
@@ -87,6 +95,23 @@ func (h *Host) RuntimeReady(endpoint string) {
 func (h *Host) NetworkReady(gateways []netip.Addr) {
 	h.report(&pluginv1.Report{Report: &pluginv1.Report_NetworkReady{
 		NetworkReady: &pluginv1.NetworkReady{Gateways: text.Strings(gateways)}}})
+}
+
+// Serve says where the component serves the Services of its Info from now on, before or
+// after Ready; it replaces what it said before, and Serve() takes all back. A server keeps
+// an EndpointSlice for each, names this node in it, and withdraws it when the component
+// or the node is gone.
+func (h *Host) Serve(endpoints ...Endpoint) {
+	serving := &pluginv1.Serving{}
+	for _, e := range endpoints {
+		w := &pluginv1.Endpoint{Service: e.Service, Addresses: text.Strings(e.Addresses)}
+		for _, p := range e.Ports {
+			w.Ports = append(w.Ports, &pluginv1.EndpointPort{
+				Name: p.Name, Protocol: string(p.Protocol), Port: uint32(p.Port), AppProtocol: p.AppProtocol})
+		}
+		serving.Endpoints = append(serving.Endpoints, w)
+	}
+	h.report(&pluginv1.Report{Report: &pluginv1.Report_Serving{Serving: serving}})
 }
 
 func (h *Host) reportHealth(health string, r *pluginv1.Report) {
@@ -142,6 +167,8 @@ func reportSort(r *pluginv1.Report) string {
 		return "runtime"
 	case *pluginv1.Report_NetworkReady:
 		return "network"
+	case *pluginv1.Report_Serving:
+		return "serving"
 	default:
 		return "health"
 	}

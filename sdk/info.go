@@ -55,6 +55,21 @@ type Info struct {
 	ConfigSchema json.RawMessage `json:"configSchema,omitempty"`
 	// Commands are the k3m sub-commands that the plugin serves (see Commander).
 	Commands []Command `json:"commands,omitempty"`
+	// Services are the Kubernetes Services, "<namespace>/<name>", whose endpoints the
+	// component may be: Host.Serve takes no other.
+	Services []string `json:"services,omitempty"`
+	// ServingCertificate asks for a TLS certificate for the names of Services, signed by
+	// the cluster's server CA (see Host.ServingCertificate).
+	ServingCertificate bool `json:"servingCertificate,omitempty"`
+	// Labels are those that a NetworkPolicy sees the component with, as if it were a pod
+	// of kube-system: "k8s-app": "kube-dns".
+	Labels map[string]string `json:"labels,omitempty"`
+	// Objects are Kubernetes objects, as JSON, that a server keeps applied as long as the
+	// component is selected, and removes when it is not: Services without a selector,
+	// classes, an APIService. In their strings $(CLUSTER_DNS), $(CLUSTER_DOMAIN) and
+	// $(SERVER_CA) (PEM in base64) stand for the cluster's. Objects of RBAC and of
+	// admission are refused: Rules are the way to rights.
+	Objects []json.RawMessage `json:"objects,omitempty"`
 
 	// Abilities are the optional abilities. The SDK fills them in; an author leaves
 	// them empty.

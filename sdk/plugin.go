@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"encoding/json"
+	"io"
 )
 
 // Plugin is what an author writes: one component. Pass it to Serve.
@@ -42,6 +43,18 @@ type ConfigProblem struct {
 type Cleaner interface {
 	Cleanup(ctx context.Context, host *Host) error
 }
+
+// MetricsWriter is an optional ability: it writes the component's metrics in Prometheus'
+// text exposition format (version 0.0.4), at most MaxMetricsBytes. The node serves them
+// with its own, under the component's ID, so names that its own metrics have
+// ("go_goroutines") are best left out. It may be called at any time while Run runs, by
+// several goroutines.
+type MetricsWriter interface {
+	WriteMetrics(ctx context.Context, w io.Writer) error
+}
+
+// MaxMetricsBytes bounds what a MetricsWriter may write.
+const MaxMetricsBytes = 3 << 20
 
 // Commander is an optional ability: it serves the k3m sub-commands that Info.Commands
 // lists (`k3m ctr` comes from runtime.containerd). The process is started for that one

@@ -1,8 +1,10 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -82,6 +84,7 @@ func (s *server) Run(r *pluginv1.RunRequest, stream grpc.ServerStreamingServer[p
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	host.kubeconfig = r.GetKubeconfig()
+	host.servingCert, host.servingKey = r.GetServingCert(), r.GetServingKey()
 	ctx, ended, err := s.begin()
 	if err != nil {
 		return err
@@ -153,6 +156,34 @@ func (s *server) Stop(ctx context.Context, _ *pluginv1.StopRequest) (*pluginv1.S
 	case <-ctx.Done():
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+}
+
+func (s *server) Metrics(ctx context.Context, _ *pluginv1.MetricsRequest) (*pluginv1.MetricsResponse, error) {
+	writer, ok := s.plugin.(MetricsWriter)
+	if !ok {
+		return nil, status.Error(codes.Unimplemented, "the component has no metrics")
+	}
+	s.mu.Lock()
+	running := s.ended != nil
+	s.mu.Unlock()
+	if !running {
+		return nil, status.Error(codes.FailedPrecondition, "the component has no metrics before it runs")
+	}
+	var b limitedBuffer
+	if err := writer.WriteMetrics(ctx, &b); err != nil {
+		return nil, status.Error(codes.Unknown, text.Clean(err.Error(), maxError))
+	}
+	return &pluginv1.MetricsResponse{Text: b.Bytes()}, nil
+}
+
+// limitedBuffer takes at most MaxMetricsBytes.
+type limitedBuffer struct{ bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > MaxMetricsBytes {
+		return 0, fmt.Errorf("the metrics are larger than %d bytes", MaxMetricsBytes)
+	}
+	return b.Buffer.Write(p)
 }
 
 func (s *server) Cleanup(ctx context.Context, r *pluginv1.CleanupRequest) (*pluginv1.CleanupResponse, error) {

@@ -18,10 +18,15 @@ const (
 	maxWord    = 253     // of a name, a verb, an image reference, in bytes
 	maxSummary = 200     // in bytes
 	maxSchema  = 1 << 18 // in bytes
+	maxObject  = 1 << 20 // of one object, in bytes
 )
 
 var (
 	identifier = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+	// The forms of Kubernetes' names: DNS labels and subdomains, label keys and values.
+	service    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	labelKey   = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
+	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$`)
 	// image is loose: the runtime has the last word on references.
 	image = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]*$`)
 )
@@ -32,7 +37,7 @@ var (
 func (i Info) Validate() error {
 	for _, check := range []func(Info) error{
 		Info.validateWords, Info.validateRequires, Info.validateRules,
-		Info.validatePrivileges, Info.validateOffers,
+		Info.validatePrivileges, Info.validateOffers, Info.validateServices, Info.validateObjects,
 	} {
 		if err := check(i); err != nil {
 			return fmt.Errorf("validate component %q: %w", i.ID(), err)
@@ -172,6 +177,63 @@ func (i Info) validateOffers() error {
 	for n, a := range i.Abilities {
 		if !identifier.MatchString(a) || slices.Contains(i.Abilities[:n], a) {
 			return fmt.Errorf("abilities: %.40q is malformed or there twice", a)
+		}
+	}
+	return nil
+}
+
+func (i Info) validateServices() error {
+	if len(i.Services) > maxItems || len(i.Labels) > maxItems {
+		return fmt.Errorf("services or labels: more than %d entries", maxItems)
+	}
+	for n, s := range i.Services {
+		if !service.MatchString(s) {
+			return fmt.Errorf("services: %.80q is not <namespace>/<name>", s)
+		}
+		if slices.Contains(i.Services[:n], s) {
+			return fmt.Errorf("services: %s twice", s)
+		}
+	}
+	if i.ServingCertificate && (len(i.Services) == 0 || !slices.Contains(i.Requires, RequiresAPI)) {
+		return fmt.Errorf("asks for a serving certificate: name the Services that it is for, and require %q", RequiresAPI)
+	}
+	for key, value := range i.Labels {
+		if !labelKey.MatchString(key) || !labelValue.MatchString(value) {
+			return fmt.Errorf("labels: %.80q: %.80q is no label", key, value)
+		}
+	}
+	return nil
+}
+
+// objectHead is what every Kubernetes object has.
+type objectHead struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"metadata"`
+}
+
+// refusedGroups are those of objects that would give a component rights other than its
+// Rules, or a say in what others write.
+var refusedGroups = []string{"rbac.authorization.k8s.io", "admissionregistration.k8s.io", "certificates.k8s.io"}
+
+func (i Info) validateObjects() error {
+	if len(i.Objects) > maxItems {
+		return fmt.Errorf("objects: more than %d entries", maxItems)
+	}
+	for n, raw := range i.Objects {
+		var head objectHead
+		if err := json.Unmarshal(raw, &head); err != nil || len(raw) > maxObject {
+			return fmt.Errorf("objects[%d]: want a JSON object of at most %d bytes: %v", n, maxObject, err)
+		}
+		if head.APIVersion == "" || head.Kind == "" || head.Metadata.Name == "" {
+			return fmt.Errorf("objects[%d]: apiVersion, kind or metadata.name is missing", n)
+		}
+		group, _, _ := strings.Cut(head.APIVersion, "/")
+		if slices.Contains(refusedGroups, group) {
+			return fmt.Errorf("objects[%d]: %s %s: objects of %s are not a component's to own", n, head.Kind, head.Metadata.Name, group)
 		}
 	}
 	return nil

@@ -93,6 +93,9 @@ type RunRequest struct {
 	Config json.RawMessage
 	// StateDir is the component's own directory.
 	StateDir string
+	// ServingCert and ServingKey are the paths of PEM files; empty unless the component
+	// asked for them.
+	ServingCert, ServingKey string
 }
 
 // Run starts the component's work and blocks until it ends. Each report is handed to
@@ -106,6 +109,7 @@ func (c *Client) Run(ctx context.Context, r RunRequest, onReport func(Report)) e
 	defer cancel() // ends the stream if the plugin is still talking
 	stream, err := c.rpc.Run(callCtx, &pluginv1.RunRequest{
 		Facts: factsToWire(r.Facts), Kubeconfig: r.Kubeconfig, Config: r.Config, StateDir: r.StateDir,
+		ServingCert: r.ServingCert, ServingKey: r.ServingKey,
 	}, callOptions()...)
 	if err != nil {
 		return callError(ctx, "run component", err)
@@ -133,6 +137,17 @@ func (c *Client) Run(ctx context.Context, r RunRequest, onReport func(Report)) e
 func (c *Client) Stop(ctx context.Context) error {
 	_, err := c.rpc.Stop(ctx, &pluginv1.StopRequest{}, callOptions()...)
 	return callError(ctx, "stop component", err)
+}
+
+// Metrics asks a running component for its metrics, in Prometheus' text exposition format;
+// nothing in them was checked. It is ErrUnsupported where the plugin's Info lacks
+// sdk.AbilityMetrics.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	r, err := c.rpc.Metrics(ctx, &pluginv1.MetricsRequest{}, callOptions()...)
+	if err != nil {
+		return nil, callError(ctx, "ask for metrics", err)
+	}
+	return r.GetText(), nil
 }
 
 // CleanupRequest is what is known when a component's traces are to be removed.

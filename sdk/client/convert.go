@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -21,6 +22,13 @@ const (
 	maxGateways = 16
 	// maxSocketPath is Linux' sun_path without its final zero (unix(7)).
 	maxSocketPath = 107
+	// An EndpointSlice has at most 100 ports.
+	maxEndpoints, maxEndpointPorts = 64, 100
+)
+
+var (
+	portName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	appProtocol = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9./_-]{0,251}[A-Za-z0-9])?$`)
 )
 
 // infoFromWire only copies; Validate judges.
@@ -35,6 +43,11 @@ func infoFromWire(w *pluginv1.Info) sdk.Info {
 		Images:    w.GetImages(),
 		Abilities: w.GetAbilities(),
 		APIMinor:  w.GetApiMinor(),
+
+		Services: w.GetServices(), ServingCertificate: w.GetServingCertificate(), Labels: w.GetLabels(),
+	}
+	for _, o := range w.GetObjects() {
+		i.Objects = append(i.Objects, o)
 	}
 	if len(w.GetConfigSchema()) > 0 {
 		i.ConfigSchema = w.GetConfigSchema()
@@ -96,6 +109,8 @@ func reportFromWire(w *pluginv1.Report) (Report, error) {
 		return RuntimeReady{Endpoint: endpoint}, nil
 	case *pluginv1.Report_NetworkReady:
 		return gatewaysFromWire(r.NetworkReady.GetGateways())
+	case *pluginv1.Report_Serving:
+		return servingFromWire(r.Serving.GetEndpoints())
 	}
 	return nil, nil
 }
@@ -131,6 +146,60 @@ func gatewaysFromWire(gateways []string) (Report, error) {
 		out.Gateways = append(out.Gateways, a)
 	}
 	return out, nil
+}
+
+func servingFromWire(endpoints []*pluginv1.Endpoint) (Report, error) {
+	if len(endpoints) > maxEndpoints {
+		return nil, fmt.Errorf("serving with %d endpoints, want at most %d", len(endpoints), maxEndpoints)
+	}
+	var out Serving
+	for _, w := range endpoints {
+		e, err := endpointFromWire(w)
+		if err != nil {
+			return nil, fmt.Errorf("serving %.80q: %w", w.GetService(), err)
+		}
+		out.Endpoints = append(out.Endpoints, e)
+	}
+	return out, nil
+}
+
+func endpointFromWire(w *pluginv1.Endpoint) (sdk.Endpoint, error) {
+	e := sdk.Endpoint{Service: w.GetService()}
+	if len(w.GetAddresses()) == 0 || len(w.GetAddresses()) > maxGateways {
+		return e, fmt.Errorf("%d addresses, want 1 to %d", len(w.GetAddresses()), maxGateways)
+	}
+	if len(w.GetPorts()) == 0 || len(w.GetPorts()) > maxEndpointPorts {
+		return e, fmt.Errorf("%d ports, want 1 to %d", len(w.GetPorts()), maxEndpointPorts)
+	}
+	for _, s := range w.GetAddresses() {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() {
+			return e, fmt.Errorf("%.80q is no address that pods can reach", s)
+		}
+		if len(e.Addresses) > 0 && a.Is4() != e.Addresses[0].Is4() {
+			return e, fmt.Errorf("addresses of both families: make it an endpoint for each")
+		}
+		e.Addresses = append(e.Addresses, a)
+	}
+	names := map[string]bool{}
+	for _, p := range w.GetPorts() {
+		port := sdk.EndpointPort{Name: p.GetName(), Protocol: sdk.Protocol(p.GetProtocol()), Port: uint16(p.GetPort()), AppProtocol: p.GetAppProtocol()}
+		switch {
+		case p.GetPort() == 0 || p.GetPort() > 65535:
+			return e, fmt.Errorf("port %d is not between 1 and 65535", p.GetPort())
+		case port.Protocol != sdk.TCP && port.Protocol != sdk.UDP && port.Protocol != sdk.SCTP:
+			return e, fmt.Errorf("protocol %.20q is none of TCP, UDP and SCTP", p.GetProtocol())
+		case port.Name != "" && !portName.MatchString(port.Name):
+			return e, fmt.Errorf("port name %.80q is no DNS label", port.Name)
+		case port.AppProtocol != "" && !appProtocol.MatchString(port.AppProtocol):
+			return e, fmt.Errorf("application protocol %.80q is malformed", port.AppProtocol)
+		case names[port.Name]:
+			return e, fmt.Errorf("two ports have the name %q", port.Name)
+		}
+		names[port.Name] = true
+		e.Ports = append(e.Ports, port)
+	}
+	return e, nil
 }
 
 func problemsFromWire(problems []*pluginv1.ConfigProblem) []sdk.ConfigProblem {

@@ -1,9 +1,13 @@
 package client
 
-import "net/netip"
+import (
+	"net/netip"
 
-// Report is what a running component tells its host: a Ready, a Degraded, a RuntimeReady
-// or a NetworkReady.
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// Report is what a running component tells its host: a Ready, a Degraded, a RuntimeReady,
+// a NetworkReady or a Serving.
 type Report interface{ report() }
 
 // Ready says that the component serves, or has recovered.
@@ -20,6 +24,11 @@ type RuntimeReady struct{ Endpoint string }
 // component is a cni is for the caller to check.
 type NetworkReady struct{ Gateways []netip.Addr }
 
+// Serving says where the component serves its Services from now on. Whether its Info
+// names them is for the caller to check, and whether the addresses are the node's.
+type Serving struct{ Endpoints []sdk.Endpoint }
+
+func (Serving) report()      {}
 func (Ready) report()        {}
 func (Degraded) report()     {}
 func (RuntimeReady) report() {}

@@ -135,7 +135,16 @@ type Info struct {
 	// passes over those that it does not know.
 	Abilities []string `protobuf:"bytes,13,rep,name=abilities,proto3" json:"abilities,omitempty"`
 	// api_minor counts the additions to protocol version 1 that the plugin knows.
-	ApiMinor      uint32 `protobuf:"varint,14,opt,name=api_minor,json=apiMinor,proto3" json:"api_minor,omitempty"`
+	ApiMinor uint32 `protobuf:"varint,14,opt,name=api_minor,json=apiMinor,proto3" json:"api_minor,omitempty"`
+	// services are "<namespace>/<name>": those that Serving reports may name.
+	Services []string `protobuf:"bytes,15,rep,name=services,proto3" json:"services,omitempty"`
+	// serving_certificate asks for a certificate for the names of services.
+	ServingCertificate bool `protobuf:"varint,16,opt,name=serving_certificate,json=servingCertificate,proto3" json:"serving_certificate,omitempty"`
+	// labels are those that a NetworkPolicy sees the component with.
+	Labels map[string]string `protobuf:"bytes,17,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// objects are Kubernetes objects, as JSON, that exist as long as the component is
+	// selected.
+	Objects       [][]byte `protobuf:"bytes,18,rep,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +275,34 @@ func (x *Info) GetApiMinor() uint32 {
 		return x.ApiMinor
 	}
 	return 0
+}
+
+func (x *Info) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Info) GetServingCertificate() bool {
+	if x != nil {
+		return x.ServingCertificate
+	}
+	return false
+}
+
+func (x *Info) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Info) GetObjects() [][]byte {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
 }
 
 // Rule is a Kubernetes RBAC rule (rbac.authorization.k8s.io/v1 PolicyRule).
@@ -657,7 +694,11 @@ type RunRequest struct {
 	Kubeconfig string `protobuf:"bytes,2,opt,name=kubeconfig,proto3" json:"kubeconfig,omitempty"`
 	Config     []byte `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
 	// state_dir outlives the process; the component owns it.
-	StateDir      string `protobuf:"bytes,4,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	StateDir string `protobuf:"bytes,4,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
+	// serving_cert and serving_key are the paths of PEM files; empty unless
+	// Info.serving_certificate asked for them.
+	ServingCert   string `protobuf:"bytes,5,opt,name=serving_cert,json=servingCert,proto3" json:"serving_cert,omitempty"`
+	ServingKey    string `protobuf:"bytes,6,opt,name=serving_key,json=servingKey,proto3" json:"serving_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +757,20 @@ func (x *RunRequest) GetConfig() []byte {
 func (x *RunRequest) GetStateDir() string {
 	if x != nil {
 		return x.StateDir
+	}
+	return ""
+}
+
+func (x *RunRequest) GetServingCert() string {
+	if x != nil {
+		return x.ServingCert
+	}
+	return ""
+}
+
+func (x *RunRequest) GetServingKey() string {
+	if x != nil {
+		return x.ServingKey
 	}
 	return ""
 }
@@ -975,6 +1030,7 @@ type Report struct {
 	//	*Report_Degraded
 	//	*Report_RuntimeReady
 	//	*Report_NetworkReady
+	//	*Report_Serving
 	Report        isReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1053,6 +1109,15 @@ func (x *Report) GetNetworkReady() *NetworkReady {
 	return nil
 }
 
+func (x *Report) GetServing() *Serving {
+	if x != nil {
+		if x, ok := x.Report.(*Report_Serving); ok {
+			return x.Serving
+		}
+	}
+	return nil
+}
+
 type isReport_Report interface {
 	isReport_Report()
 }
@@ -1073,6 +1138,10 @@ type Report_NetworkReady struct {
 	NetworkReady *NetworkReady `protobuf:"bytes,4,opt,name=network_ready,json=networkReady,proto3,oneof"`
 }
 
+type Report_Serving struct {
+	Serving *Serving `protobuf:"bytes,5,opt,name=serving,proto3,oneof"` // since api_minor 1
+}
+
 func (*Report_Ready) isReport_Report() {}
 
 func (*Report_Degraded) isReport_Report() {}
@@ -1080,6 +1149,8 @@ func (*Report_Degraded) isReport_Report() {}
 func (*Report_RuntimeReady) isReport_Report() {}
 
 func (*Report_NetworkReady) isReport_Report() {}
+
+func (*Report_Serving) isReport_Report() {}
 
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1253,6 +1324,266 @@ func (x *NetworkReady) GetGateways() []string {
 	return nil
 }
 
+// Serving says where the component serves the Services of its Info from now on. It
+// replaces what an earlier one said; the end of Run takes everything back.
+type Serving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoints     []*Endpoint            `protobuf:"bytes,1,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Serving) Reset() {
+	*x = Serving{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Serving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Serving) ProtoMessage() {}
+
+func (x *Serving) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Serving.ProtoReflect.Descriptor instead.
+func (*Serving) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Serving) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+type Endpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// service is one of Info.services.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// addresses are this node's, all of one family.
+	Addresses     []string        `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Ports         []*EndpointPort `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Endpoint) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Endpoint) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPorts() []*EndpointPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type EndpointPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name is the Service's port's; empty when it has one port without a name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// protocol is "TCP", "UDP" or "SCTP".
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port     uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// app_protocol is the EndpointSlice's, or empty.
+	AppProtocol   string `protobuf:"bytes,4,opt,name=app_protocol,json=appProtocol,proto3" json:"app_protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointPort) Reset() {
+	*x = EndpointPort{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointPort) ProtoMessage() {}
+
+func (x *EndpointPort) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
+func (*EndpointPort) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *EndpointPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EndpointPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *EndpointPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *EndpointPort) GetAppProtocol() string {
+	if x != nil {
+		return x.AppProtocol
+	}
+	return ""
+}
+
+type MetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsRequest) Reset() {
+	*x = MetricsRequest{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsRequest) ProtoMessage() {}
+
+func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
+func (*MetricsRequest) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{21}
+}
+
+type MetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// text is Prometheus' text exposition format, version 0.0.4; at most 3 MiB.
+	Text          []byte `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsResponse) Reset() {
+	*x = MetricsResponse{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsResponse) ProtoMessage() {}
+
+func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
+func (*MetricsResponse) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MetricsResponse) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 type StopRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1261,7 +1592,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	mi := &file_pluginv1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1604,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	mi := &file_pluginv1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1617,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 type StopResponse struct {
@@ -1297,7 +1628,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	mi := &file_pluginv1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1640,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	mi := &file_pluginv1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1653,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 type CleanupRequest struct {
@@ -1336,7 +1667,7 @@ type CleanupRequest struct {
 
 func (x *CleanupRequest) Reset() {
 	*x = CleanupRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	mi := &file_pluginv1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1679,7 @@ func (x *CleanupRequest) String() string {
 func (*CleanupRequest) ProtoMessage() {}
 
 func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	mi := &file_pluginv1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1692,7 @@ func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRequest.ProtoReflect.Descriptor instead.
 func (*CleanupRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CleanupRequest) GetFacts() *Facts {
@@ -1393,7 +1724,7 @@ type CleanupResponse struct {
 
 func (x *CleanupResponse) Reset() {
 	*x = CleanupResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	mi := &file_pluginv1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1736,7 @@ func (x *CleanupResponse) String() string {
 func (*CleanupResponse) ProtoMessage() {}
 
 func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	mi := &file_pluginv1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1749,7 @@ func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupResponse.ProtoReflect.Descriptor instead.
 func (*CleanupResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 var File_pluginv1_plugin_proto protoreflect.FileDescriptor
@@ -1428,7 +1759,7 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\x15pluginv1/plugin.proto\x12\rk3m.plugin.v1\"\r\n" +
 	"\vInfoRequest\"7\n" +
 	"\fInfoResponse\x12'\n" +
-	"\x04info\x18\x01 \x01(\v2\x13.k3m.plugin.v1.InfoR\x04info\"\xd5\x03\n" +
+	"\x04info\x18\x01 \x01(\v2\x13.k3m.plugin.v1.InfoR\x04info\"\xb0\x05\n" +
 	"\x04Info\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1446,7 +1777,14 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\rconfig_schema\x18\v \x01(\fR\fconfigSchema\x122\n" +
 	"\bcommands\x18\f \x03(\v2\x16.k3m.plugin.v1.CommandR\bcommands\x12\x1c\n" +
 	"\tabilities\x18\r \x03(\tR\tabilities\x12\x1b\n" +
-	"\tapi_minor\x18\x0e \x01(\rR\bapiMinor\"\xac\x01\n" +
+	"\tapi_minor\x18\x0e \x01(\rR\bapiMinor\x12\x1a\n" +
+	"\bservices\x18\x0f \x03(\tR\bservices\x12/\n" +
+	"\x13serving_certificate\x18\x10 \x01(\bR\x12servingCertificate\x127\n" +
+	"\x06labels\x18\x11 \x03(\v2\x1f.k3m.plugin.v1.Info.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aobjects\x18\x12 \x03(\fR\aobjects\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xac\x01\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x05verbs\x18\x01 \x03(\tR\x05verbs\x12\x1d\n" +
 	"\n" +
@@ -1470,7 +1808,7 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\bproblems\x18\x01 \x03(\v2\x1c.k3m.plugin.v1.ConfigProblemR\bproblems\"=\n" +
 	"\rConfigProblem\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x8d\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xd1\x01\n" +
 	"\n" +
 	"RunRequest\x12*\n" +
 	"\x05facts\x18\x01 \x01(\v2\x14.k3m.plugin.v1.FactsR\x05facts\x12\x1e\n" +
@@ -1478,7 +1816,10 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"kubeconfig\x18\x02 \x01(\tR\n" +
 	"kubeconfig\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\fR\x06config\x12\x1b\n" +
-	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\"\xb6\x03\n" +
+	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\x12!\n" +
+	"\fserving_cert\x18\x05 \x01(\tR\vservingCert\x12\x1f\n" +
+	"\vserving_key\x18\x06 \x01(\tR\n" +
+	"servingKey\"\xb6\x03\n" +
 	"\x05Facts\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x19\n" +
 	"\bnode_ips\x18\x02 \x03(\tR\anodeIps\x12#\n" +
@@ -1505,12 +1846,13 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"images_dir\x18\x05 \x01(\tR\timagesDir\x12,\n" +
 	"\x12carried_images_dir\x18\x06 \x01(\tR\x10carriedImagesDir\x12\x17\n" +
 	"\arun_dir\x18\a \x01(\tR\x06runDir\x12\x1b\n" +
-	"\tagent_dir\x18\b \x01(\tR\bagentDir\"\xff\x01\n" +
+	"\tagent_dir\x18\b \x01(\tR\bagentDir\"\xb3\x02\n" +
 	"\x06Report\x12,\n" +
 	"\x05ready\x18\x01 \x01(\v2\x14.k3m.plugin.v1.ReadyH\x00R\x05ready\x125\n" +
 	"\bdegraded\x18\x02 \x01(\v2\x17.k3m.plugin.v1.DegradedH\x00R\bdegraded\x12B\n" +
 	"\rruntime_ready\x18\x03 \x01(\v2\x1b.k3m.plugin.v1.RuntimeReadyH\x00R\fruntimeReady\x12B\n" +
-	"\rnetwork_ready\x18\x04 \x01(\v2\x1b.k3m.plugin.v1.NetworkReadyH\x00R\fnetworkReadyB\b\n" +
+	"\rnetwork_ready\x18\x04 \x01(\v2\x1b.k3m.plugin.v1.NetworkReadyH\x00R\fnetworkReady\x122\n" +
+	"\aserving\x18\x05 \x01(\v2\x16.k3m.plugin.v1.ServingH\x00R\aservingB\b\n" +
 	"\x06report\"\a\n" +
 	"\x05Ready\"\"\n" +
 	"\bDegraded\x12\x16\n" +
@@ -1518,19 +1860,34 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\fRuntimeReady\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\"*\n" +
 	"\fNetworkReady\x12\x1a\n" +
-	"\bgateways\x18\x01 \x03(\tR\bgateways\"\r\n" +
+	"\bgateways\x18\x01 \x03(\tR\bgateways\"@\n" +
+	"\aServing\x125\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x17.k3m.plugin.v1.EndpointR\tendpoints\"u\n" +
+	"\bEndpoint\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x121\n" +
+	"\x05ports\x18\x03 \x03(\v2\x1b.k3m.plugin.v1.EndpointPortR\x05ports\"u\n" +
+	"\fEndpointPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12!\n" +
+	"\fapp_protocol\x18\x04 \x01(\tR\vappProtocol\"\x10\n" +
+	"\x0eMetricsRequest\"%\n" +
+	"\x0fMetricsResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\"\r\n" +
 	"\vStopRequest\"\x0e\n" +
 	"\fStopResponse\"q\n" +
 	"\x0eCleanupRequest\x12*\n" +
 	"\x05facts\x18\x01 \x01(\v2\x14.k3m.plugin.v1.FactsR\x05facts\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1b\n" +
 	"\tstate_dir\x18\x03 \x01(\tR\bstateDir\"\x11\n" +
-	"\x0fCleanupResponse2\xee\x02\n" +
+	"\x0fCleanupResponse2\xb8\x03\n" +
 	"\x06Plugin\x12?\n" +
 	"\x04Info\x12\x1a.k3m.plugin.v1.InfoRequest\x1a\x1b.k3m.plugin.v1.InfoResponse\x12]\n" +
 	"\x0eValidateConfig\x12$.k3m.plugin.v1.ValidateConfigRequest\x1a%.k3m.plugin.v1.ValidateConfigResponse\x129\n" +
 	"\x03Run\x12\x19.k3m.plugin.v1.RunRequest\x1a\x15.k3m.plugin.v1.Report0\x01\x12?\n" +
 	"\x04Stop\x12\x1a.k3m.plugin.v1.StopRequest\x1a\x1b.k3m.plugin.v1.StopResponse\x12H\n" +
+	"\aMetrics\x12\x1d.k3m.plugin.v1.MetricsRequest\x1a\x1e.k3m.plugin.v1.MetricsResponse\x12H\n" +
 	"\aCleanup\x12\x1d.k3m.plugin.v1.CleanupRequest\x1a\x1e.k3m.plugin.v1.CleanupResponseB3Z1github.com/k3m-io/k3m/sdk/proto/pluginv1;pluginv1b\x06proto3"
 
 var (
@@ -1545,7 +1902,7 @@ func file_pluginv1_plugin_proto_rawDescGZIP() []byte {
 	return file_pluginv1_plugin_proto_rawDescData
 }
 
-var file_pluginv1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_pluginv1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_pluginv1_plugin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: k3m.plugin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: k3m.plugin.v1.InfoResponse
@@ -1565,10 +1922,16 @@ var file_pluginv1_plugin_proto_goTypes = []any{
 	(*Degraded)(nil),               // 15: k3m.plugin.v1.Degraded
 	(*RuntimeReady)(nil),           // 16: k3m.plugin.v1.RuntimeReady
 	(*NetworkReady)(nil),           // 17: k3m.plugin.v1.NetworkReady
-	(*StopRequest)(nil),            // 18: k3m.plugin.v1.StopRequest
-	(*StopResponse)(nil),           // 19: k3m.plugin.v1.StopResponse
-	(*CleanupRequest)(nil),         // 20: k3m.plugin.v1.CleanupRequest
-	(*CleanupResponse)(nil),        // 21: k3m.plugin.v1.CleanupResponse
+	(*Serving)(nil),                // 18: k3m.plugin.v1.Serving
+	(*Endpoint)(nil),               // 19: k3m.plugin.v1.Endpoint
+	(*EndpointPort)(nil),           // 20: k3m.plugin.v1.EndpointPort
+	(*MetricsRequest)(nil),         // 21: k3m.plugin.v1.MetricsRequest
+	(*MetricsResponse)(nil),        // 22: k3m.plugin.v1.MetricsResponse
+	(*StopRequest)(nil),            // 23: k3m.plugin.v1.StopRequest
+	(*StopResponse)(nil),           // 24: k3m.plugin.v1.StopResponse
+	(*CleanupRequest)(nil),         // 25: k3m.plugin.v1.CleanupRequest
+	(*CleanupResponse)(nil),        // 26: k3m.plugin.v1.CleanupResponse
+	nil,                            // 27: k3m.plugin.v1.Info.LabelsEntry
 }
 var file_pluginv1_plugin_proto_depIdxs = []int32{
 	2,  // 0: k3m.plugin.v1.InfoResponse.info:type_name -> k3m.plugin.v1.Info
@@ -1576,29 +1939,35 @@ var file_pluginv1_plugin_proto_depIdxs = []int32{
 	4,  // 2: k3m.plugin.v1.Info.privileges:type_name -> k3m.plugin.v1.Privileges
 	5,  // 3: k3m.plugin.v1.Info.limits:type_name -> k3m.plugin.v1.Limits
 	6,  // 4: k3m.plugin.v1.Info.commands:type_name -> k3m.plugin.v1.Command
-	9,  // 5: k3m.plugin.v1.ValidateConfigResponse.problems:type_name -> k3m.plugin.v1.ConfigProblem
-	11, // 6: k3m.plugin.v1.RunRequest.facts:type_name -> k3m.plugin.v1.Facts
-	12, // 7: k3m.plugin.v1.Facts.paths:type_name -> k3m.plugin.v1.Paths
-	14, // 8: k3m.plugin.v1.Report.ready:type_name -> k3m.plugin.v1.Ready
-	15, // 9: k3m.plugin.v1.Report.degraded:type_name -> k3m.plugin.v1.Degraded
-	16, // 10: k3m.plugin.v1.Report.runtime_ready:type_name -> k3m.plugin.v1.RuntimeReady
-	17, // 11: k3m.plugin.v1.Report.network_ready:type_name -> k3m.plugin.v1.NetworkReady
-	11, // 12: k3m.plugin.v1.CleanupRequest.facts:type_name -> k3m.plugin.v1.Facts
-	0,  // 13: k3m.plugin.v1.Plugin.Info:input_type -> k3m.plugin.v1.InfoRequest
-	7,  // 14: k3m.plugin.v1.Plugin.ValidateConfig:input_type -> k3m.plugin.v1.ValidateConfigRequest
-	10, // 15: k3m.plugin.v1.Plugin.Run:input_type -> k3m.plugin.v1.RunRequest
-	18, // 16: k3m.plugin.v1.Plugin.Stop:input_type -> k3m.plugin.v1.StopRequest
-	20, // 17: k3m.plugin.v1.Plugin.Cleanup:input_type -> k3m.plugin.v1.CleanupRequest
-	1,  // 18: k3m.plugin.v1.Plugin.Info:output_type -> k3m.plugin.v1.InfoResponse
-	8,  // 19: k3m.plugin.v1.Plugin.ValidateConfig:output_type -> k3m.plugin.v1.ValidateConfigResponse
-	13, // 20: k3m.plugin.v1.Plugin.Run:output_type -> k3m.plugin.v1.Report
-	19, // 21: k3m.plugin.v1.Plugin.Stop:output_type -> k3m.plugin.v1.StopResponse
-	21, // 22: k3m.plugin.v1.Plugin.Cleanup:output_type -> k3m.plugin.v1.CleanupResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	27, // 5: k3m.plugin.v1.Info.labels:type_name -> k3m.plugin.v1.Info.LabelsEntry
+	9,  // 6: k3m.plugin.v1.ValidateConfigResponse.problems:type_name -> k3m.plugin.v1.ConfigProblem
+	11, // 7: k3m.plugin.v1.RunRequest.facts:type_name -> k3m.plugin.v1.Facts
+	12, // 8: k3m.plugin.v1.Facts.paths:type_name -> k3m.plugin.v1.Paths
+	14, // 9: k3m.plugin.v1.Report.ready:type_name -> k3m.plugin.v1.Ready
+	15, // 10: k3m.plugin.v1.Report.degraded:type_name -> k3m.plugin.v1.Degraded
+	16, // 11: k3m.plugin.v1.Report.runtime_ready:type_name -> k3m.plugin.v1.RuntimeReady
+	17, // 12: k3m.plugin.v1.Report.network_ready:type_name -> k3m.plugin.v1.NetworkReady
+	18, // 13: k3m.plugin.v1.Report.serving:type_name -> k3m.plugin.v1.Serving
+	19, // 14: k3m.plugin.v1.Serving.endpoints:type_name -> k3m.plugin.v1.Endpoint
+	20, // 15: k3m.plugin.v1.Endpoint.ports:type_name -> k3m.plugin.v1.EndpointPort
+	11, // 16: k3m.plugin.v1.CleanupRequest.facts:type_name -> k3m.plugin.v1.Facts
+	0,  // 17: k3m.plugin.v1.Plugin.Info:input_type -> k3m.plugin.v1.InfoRequest
+	7,  // 18: k3m.plugin.v1.Plugin.ValidateConfig:input_type -> k3m.plugin.v1.ValidateConfigRequest
+	10, // 19: k3m.plugin.v1.Plugin.Run:input_type -> k3m.plugin.v1.RunRequest
+	23, // 20: k3m.plugin.v1.Plugin.Stop:input_type -> k3m.plugin.v1.StopRequest
+	21, // 21: k3m.plugin.v1.Plugin.Metrics:input_type -> k3m.plugin.v1.MetricsRequest
+	25, // 22: k3m.plugin.v1.Plugin.Cleanup:input_type -> k3m.plugin.v1.CleanupRequest
+	1,  // 23: k3m.plugin.v1.Plugin.Info:output_type -> k3m.plugin.v1.InfoResponse
+	8,  // 24: k3m.plugin.v1.Plugin.ValidateConfig:output_type -> k3m.plugin.v1.ValidateConfigResponse
+	13, // 25: k3m.plugin.v1.Plugin.Run:output_type -> k3m.plugin.v1.Report
+	24, // 26: k3m.plugin.v1.Plugin.Stop:output_type -> k3m.plugin.v1.StopResponse
+	22, // 27: k3m.plugin.v1.Plugin.Metrics:output_type -> k3m.plugin.v1.MetricsResponse
+	26, // 28: k3m.plugin.v1.Plugin.Cleanup:output_type -> k3m.plugin.v1.CleanupResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_pluginv1_plugin_proto_init() }
@@ -1611,6 +1980,7 @@ func file_pluginv1_plugin_proto_init() {
 		(*Report_Degraded)(nil),
 		(*Report_RuntimeReady)(nil),
 		(*Report_NetworkReady)(nil),
+		(*Report_Serving)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1618,7 +1988,7 @@ func file_pluginv1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pluginv1_plugin_proto_rawDesc), len(file_pluginv1_plugin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

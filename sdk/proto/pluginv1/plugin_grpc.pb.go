@@ -31,6 +31,7 @@ const (
 	Plugin_ValidateConfig_FullMethodName = "/k3m.plugin.v1.Plugin/ValidateConfig"
 	Plugin_Run_FullMethodName            = "/k3m.plugin.v1.Plugin/Run"
 	Plugin_Stop_FullMethodName           = "/k3m.plugin.v1.Plugin/Stop"
+	Plugin_Metrics_FullMethodName        = "/k3m.plugin.v1.Plugin/Metrics"
 	Plugin_Cleanup_FullMethodName        = "/k3m.plugin.v1.Plugin/Cleanup"
 )
 
@@ -53,6 +54,9 @@ type PluginClient interface {
 	// has passed, whichever is first. A Run that was not called yet is refused from then
 	// on. The host ends the process afterwards.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
+	// Metrics returns the component's metrics. It may be called at any time while Run
+	// runs. Served if Info.abilities holds "metrics" (api_minor 1).
+	Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error)
 	// Cleanup removes from the host all that Run may have left there. It is called in
 	// a process in which Run was not called. Served if Info.abilities holds "cleanup".
 	Cleanup(ctx context.Context, in *CleanupRequest, opts ...grpc.CallOption) (*CleanupResponse, error)
@@ -115,6 +119,16 @@ func (c *pluginClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *pluginClient) Metrics(ctx context.Context, in *MetricsRequest, opts ...grpc.CallOption) (*MetricsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MetricsResponse)
+	err := c.cc.Invoke(ctx, Plugin_Metrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *pluginClient) Cleanup(ctx context.Context, in *CleanupRequest, opts ...grpc.CallOption) (*CleanupResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CleanupResponse)
@@ -144,6 +158,9 @@ type PluginServer interface {
 	// has passed, whichever is first. A Run that was not called yet is refused from then
 	// on. The host ends the process afterwards.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
+	// Metrics returns the component's metrics. It may be called at any time while Run
+	// runs. Served if Info.abilities holds "metrics" (api_minor 1).
+	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	// Cleanup removes from the host all that Run may have left there. It is called in
 	// a process in which Run was not called. Served if Info.abilities holds "cleanup".
 	Cleanup(context.Context, *CleanupRequest) (*CleanupResponse, error)
@@ -168,6 +185,9 @@ func (UnimplementedPluginServer) Run(*RunRequest, grpc.ServerStreamingServer[Rep
 }
 func (UnimplementedPluginServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
+}
+func (UnimplementedPluginServer) Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Metrics not implemented")
 }
 func (UnimplementedPluginServer) Cleanup(context.Context, *CleanupRequest) (*CleanupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cleanup not implemented")
@@ -258,6 +278,24 @@ func _Plugin_Stop_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Plugin_Metrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MetricsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PluginServer).Metrics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Plugin_Metrics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PluginServer).Metrics(ctx, req.(*MetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Plugin_Cleanup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CleanupRequest)
 	if err := dec(in); err != nil {
@@ -294,6 +332,10 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Stop",
 			Handler:    _Plugin_Stop_Handler,
+		},
+		{
+			MethodName: "Metrics",
+			Handler:    _Plugin_Metrics_Handler,
 		},
 		{
 			MethodName: "Cleanup",
