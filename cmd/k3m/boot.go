@@ -95,8 +95,8 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
 		ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
-		Component: s.groups,
-		Args:      s.plan.args,
+		Component: s.groups, Services: s.services,
+		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
 		Selection:    s.plan.selection,
@@ -106,9 +106,9 @@ func (s *server) prepare(log *logging.Log) error {
 		CgroupParent: cgroupParent(cfg.DataDir),
 		Config:       s.plan.configs,
 		Facts:        s.facts,
-		Identity:     s.identity,
-		Logger:       log.Components(),
-		StopTimeout:  componentsLimit,
+		Identity:     s.identity, ServingCertificate: s.servingCertificate,
+		Logger:      log.Components(),
+		StopTimeout: componentsLimit,
 	})
 	var err error
 	s.agent, err = agent.New(agent.Options{
@@ -296,13 +296,29 @@ func (s *server) identity(ctx context.Context, info sdk.Info, uid int) (string, 
 	return s.agent.ComponentKubeconfig(ctx, info.ID(), uid)
 }
 
+// servingCertificate gets a component's TLS certificate from the supervisor.
+func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int) (cert, key string, err error) {
+	return s.agent.ComponentServing(ctx, info.ID(), uid)
+}
+
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
+	info, ok := s.selectedOn(id, node)
+	return components.Groups(info), ok
+}
+
+// services are those that a selected component's TLS certificate on a node is for.
+func (s *server) services(id, node string) ([]string, bool) {
+	info, ok := s.selectedOn(id, node)
+	return info.Services, ok && info.ServingCertificate
+}
+
+func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
 	for _, info := range s.plan.selection.Infos() {
 		if info.ID() == id {
-			return components.Groups(info), info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
+			return info, info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
 		}
 	}
-	return nil, false
+	return sdk.Info{}, false
 }

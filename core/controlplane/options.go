@@ -46,6 +46,9 @@ type Options struct {
 	// Component says which groups the certificate of a component on a node has, and whether
 	// the component may have one there at all. It is called for each request of a node.
 	Component func(id, node string) (groups []string, ok bool)
+	// Services says which Services ("<namespace>/<name>") a component on a node serves with
+	// TLS, and whether it may have a certificate for them. Optional.
+	Services func(id, node string) (services []string, ok bool)
 
 	// Args are the user's own arguments. Check them with Args.Validate before anything else.
 	Args Args
