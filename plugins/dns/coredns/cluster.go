@@ -40,9 +40,9 @@ const (
 	syncCheck = 5 * time.Millisecond
 )
 
-// newCluster sets the plugin up, with the given addresses for its own. Nothing is read
-// before start.
-func newCluster(domain string, self []netip.Addr, api *api, log hclog.Logger) (*cluster, error) {
+// newCluster sets the plugin up, with the given addresses for its own, and has it start
+// to read, which run ends.
+func newCluster(domain string, self []netip.Addr, api *api) (*cluster, error) {
 	p := &parts{listenHosts: []string{}}
 	for _, addr := range self {
 		p.listenHosts = append(p.listenHosts, netip.PrefixFrom(addr, addr.BitLen()).String())
@@ -70,19 +70,19 @@ func newCluster(domain string, self []netip.Addr, api *api, log hclog.Logger) (*
 	if _, _, err := k.InitKubeCache(context.Background()); err != nil {
 		return nil, fmt.Errorf("set up CoreDNS's kubernetes plugin: %w", err)
 	}
+	for _, start := range instance.OnStartup {
+		if err := start(); err != nil {
+			return nil, fmt.Errorf("start CoreDNS's kubernetes plugin: %w", err)
+		}
+	}
 	return &cluster{
 		kubernetes: k, base: &chain{instance: instance},
 		synced: make(chan struct{}), waiting: make(chan struct{}, maxWaiting),
 	}, nil
 }
 
-// run reads the cluster's names until ctx ends.
+// run sees the cluster's names read, and ends the reading when ctx does.
 func (c *cluster) run(ctx context.Context, log hclog.Logger) error {
-	for _, start := range c.base.instance.OnStartup {
-		if err := start(); err != nil {
-			return fmt.Errorf("start CoreDNS's kubernetes plugin: %w", err)
-		}
-	}
 	defer c.base.shutdown(log)
 	ticker := time.NewTicker(syncCheck)
 	defer ticker.Stop()

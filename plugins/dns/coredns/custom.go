@@ -135,7 +135,7 @@ func parseBlocks(key, text string, override bool) ([]caddyfile.ServerBlock, erro
 	}
 	// caddy's lexer makes no end of a quote that is not closed, and its parser reads files
 	// for import and the environment for {$NAME}: look at the tokens first.
-	tokens, before := 0, ""
+	tokens, depth, before := 0, 0, ""
 	lexed := caddyfile.NewDispenser(key, strings.NewReader(text))
 	for lexed.Next() {
 		switch token := lexed.Val(); {
@@ -146,13 +146,24 @@ func parseBlocks(key, text string, override bool) ([]caddyfile.ServerBlock, erro
 		case strings.Contains(token, "{$") || strings.Contains(token, "{%"):
 			return nil, fmt.Errorf("%s:%d: %q looks like a variable of the environment, which is not read here", key, lexed.Line(), token)
 		}
-		before = lexed.Val()
+		switch before = lexed.Val(); before {
+		case "{":
+			depth++
+		case "}":
+			depth--
+		}
+		if depth < 0 {
+			return nil, fmt.Errorf("%s:%d: its braces do not match", key, lexed.Line())
+		}
 		if tokens++; tokens > maxCustomTokens {
 			return nil, fmt.Errorf("%s: more than %d words", key, maxCustomTokens)
 		}
 	}
 	if tokens == 0 {
 		return nil, nil
+	}
+	if depth > 0 {
+		return nil, fmt.Errorf("%s: its braces do not match: %d are not closed", key, depth)
 	}
 	if override {
 		text = ". { " + text + "\n}\n" // lines keep their numbers
@@ -162,7 +173,7 @@ func parseBlocks(key, text string, override bool) ([]caddyfile.ServerBlock, erro
 		return nil, err
 	}
 	if override && (len(blocks) != 1 || !slices.Equal(blocks[0].Keys, []string{"."})) {
-		return nil, fmt.Errorf("%s: its braces do not match; a block of its own belongs into a key that ends in %s", key, serverSuffix)
+		return nil, fmt.Errorf("%s: it is more than lines of one block; a block of its own belongs into a key that ends in %s", key, serverSuffix)
 	}
 	return blocks, nil
 }

@@ -53,12 +53,12 @@ var directives = []string{
 	"loadbalance",
 	"rewrite",
 	"acl",
+	directiveNodes, // before the cache: the addresses are in memory, and change at once
 	"cache",
 	"header",
 	"minimal",
 	"template",
 	"hosts",
-	directiveNodes,
 	"kubernetes",
 	directiveCluster,
 	"forward",

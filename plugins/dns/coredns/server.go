@@ -105,17 +105,19 @@ func newServer(cfg config, env environment, api *api) *server {
 // run answers queries until ctx ends. It answers as soon as its sockets are there, which
 // does not wait for the API: see cluster.ready.
 func (s *server) run(ctx context.Context) (err error) {
-	if s.cluster, err = newCluster(s.domain, s.service, s.api, s.log); err != nil {
+	if s.cluster, err = newCluster(s.domain, s.service, s.api); err != nil {
 		return err
 	}
 	s.readUpstreams()
 	s.loadKept()
 	first, err := s.build(s.good)
 	if err != nil {
+		s.cluster.base.shutdown(s.log)
 		return fmt.Errorf("set up CoreDNS: %w", err)
 	}
 	if s.sockets, err = listen(ctx, s.gateways, first, s.probes.take); err != nil {
 		first.shutdown(s.log)
+		s.cluster.base.shutdown(s.log)
 		return err
 	}
 	s.events = newEvents(s.api, s.node)

@@ -14,7 +14,8 @@ import (
 func TestNames(t *testing.T) {
 	api := newTestAPI(t)
 	fill(api)
-	outside := func() *upstream { needNetwork(t); return startUpstream(t, upstreamA, nil) }()
+	needNetwork(t)
+	outside := startUpstream(t, upstreamA, nil)
 	f := start(t, api, `{}`, []string{upstreamA})
 	f.reports.wait(t, "ready")
 
@@ -29,7 +30,7 @@ func TestNames(t *testing.T) {
 		{"web.default.svc.cluster.local.", dns.TypeAAAA, "NOERROR", []string{"fd43::12"}},
 		{"web.default.svc.cluster.local.", dns.TypeMX, "NOERROR", nil},
 		{"nothing.default.svc.cluster.local.", dns.TypeA, "NXDOMAIN", nil},
-		{"_http._tcp.web.default.svc.cluster.local.", dns.TypeSRV, "NOERROR", []string{"0 100 80 web.default.svc.cluster.local."}},
+		{"_http._tcp.web.default.svc.cluster.local.", dns.TypeSRV, "NOERROR", []string{"0 50 80 web.default.svc.cluster.local."}},
 		{"db.default.svc.cluster.local.", dns.TypeA, "NOERROR", []string{"10.42.0.7", "10.42.1.8"}},
 		{"db-1.db.default.svc.cluster.local.", dns.TypeA, "NOERROR", []string{"10.42.1.8"}},
 		{"_pg._tcp.db.default.svc.cluster.local.", dns.TypeSRV, "NOERROR", []string{
