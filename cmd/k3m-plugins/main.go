@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
+	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -17,6 +18,7 @@ import (
 var plugins = []func() sdk.Plugin{
 	containerd.New,
 	flannel.New,
+	localpath.New,
 }
 
 func main() {
