@@ -19,6 +19,7 @@ var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"runtime.containerd"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"cni.flannel"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"dns.coredns"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"local-storage.local-path"}, Default: true},
 }
 
 func main() {

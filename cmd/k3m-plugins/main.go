@@ -10,6 +10,7 @@ import (
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
 	"github.com/k3m-io/k3m/plugins/dns/coredns"
+	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -19,6 +20,7 @@ var plugins = []func() sdk.Plugin{
 	containerd.New,
 	flannel.New,
 	coredns.New,
+	localpath.New,
 }
 
 func main() {
