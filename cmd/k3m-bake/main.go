@@ -20,6 +20,7 @@ var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"cni.flannel"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"dns.coredns"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"local-storage.local-path"}, Default: true},
+	{Path: "bin/k3m-metrics-server", Default: true},
 }
 
 func main() {
