@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
+	"github.com/k3m-io/k3m/plugins/network-policy/nftables"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -17,6 +18,7 @@ import (
 var plugins = []func() sdk.Plugin{
 	containerd.New,
 	flannel.New,
+	nftables.New,
 }
 
 func main() {

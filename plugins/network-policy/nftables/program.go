@@ -79,18 +79,23 @@ func podNetwork(clusterCIDRs []netip.Prefix, gateways []netip.Addr) (network, er
 	return n, nil
 }
 
-// baseRules are the rules of a base chain as long as there is any policy. A pod that has no
-// entry in the verdict maps gets nothing.
-func (n network) baseRules(chain string) []string {
+// baseRules are the rules of a base chain. When closed, which is as long as there is any
+// policy, a pod that has no entry in the verdict maps gets nothing.
+func (n network) baseRules(chain string, closed bool) []string {
 	d, field, side := egress, "saddr", "iifname"
 	if chain == chainIn {
 		d, field, side = ingress, "daddr", "oifname"
 	}
-	rules := []string{
-		"ct state established,related accept",
+	// Without a rule that asks for it the kernel need not track connections, and the first
+	// policy would cut those that are there.
+	rules := []string{"ct state established,related accept"}
+	if !closed {
+		return rules
+	}
+	rules = append(rules,
 		// Neighbour discovery and multicast listeners: no address is found without.
 		"icmpv6 type { 130-137, 143 } accept",
-	}
+	)
 	if chain == chainLocal {
 		rules = append(rules, `iifname "lo" accept`)
 	}
@@ -176,10 +181,7 @@ func (p *programmer) write(tx *knftables.Transaction, e *engine, deadChains []*c
 	if fresh || p.closed != e.closed() {
 		for _, c := range baseChains {
 			tx.Flush(&knftables.Chain{Name: c.Name})
-			if !e.closed() {
-				continue // without a policy no packet waits for anything
-			}
-			for _, rule := range p.network.baseRules(c.Name) {
+			for _, rule := range p.network.baseRules(c.Name, e.closed()) {
 				tx.Add(&knftables.Rule{Chain: c.Name, Rule: rule})
 			}
 		}

@@ -82,16 +82,11 @@ func deletesTable(kind uint16, data []byte) bool {
 	return false
 }
 
-// intact says whether the kernel has the base chains' rules, as they are when there is a
-// policy.
+// intact says whether the kernel has the base chains' rules.
 func (p *programmer) intact(ctx context.Context) bool {
 	for _, c := range baseChains {
 		rules, err := p.nft.ListRules(ctx, c.Name)
-		want := 0
-		if p.closed {
-			want = len(p.network.baseRules(c.Name))
-		}
-		if err != nil || len(rules) != want {
+		if err != nil || len(rules) != len(p.network.baseRules(c.Name, p.closed)) {
 			return false
 		}
 	}
