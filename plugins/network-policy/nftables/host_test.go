@@ -336,3 +336,15 @@ func (p *place) do(f func()) {
 	}()
 	<-done
 }
+
+// cleanup runs the component's Cleanup in a process of its own.
+func (n *node) cleanup() {
+	n.t.Helper()
+	c := n.start()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.Cleanup(ctx, client.CleanupRequest{Facts: n.facts, StateDir: n.dir}); err != nil {
+		n.t.Errorf("Cleanup: %v", err)
+	}
+	c.process.Kill()
+}

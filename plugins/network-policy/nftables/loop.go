@@ -107,7 +107,7 @@ func (l *loop) run(ctx context.Context) error {
 			return nil
 		case <-l.changes.wake:
 		case <-deleted:
-			if ctx.Err() == nil && !l.programmer.intact(ctx) {
+			if !l.programmer.intact(ctx) && ctx.Err() == nil {
 				l.log.Warn("someone removed rules of the network policies; making them anew")
 				l.programmer.fresh = true
 			}
