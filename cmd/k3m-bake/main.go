@@ -21,6 +21,7 @@ var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"dns.coredns"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"local-storage.local-path"}, Default: true},
 	{Path: "bin/k3m-metrics-server", Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"network-policy.nftables"}, Default: true},
 }
 
 func main() {

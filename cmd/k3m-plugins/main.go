@@ -11,6 +11,7 @@ import (
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
 	"github.com/k3m-io/k3m/plugins/dns/coredns"
 	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
+	"github.com/k3m-io/k3m/plugins/network-policy/nftables"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -21,6 +22,7 @@ var plugins = []func() sdk.Plugin{
 	flannel.New,
 	coredns.New,
 	localpath.New,
+	nftables.New,
 }
 
 func main() {
