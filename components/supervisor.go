@@ -231,6 +231,10 @@ func (s *Supervisor) Network(ctx context.Context) ([]netip.Addr, error) {
 	return slices.Clone(gateways), nil
 }
 
+// PodGateways are this node's addresses on the pod network; none before the cni component has
+// reported them. With cni=none they are the node's own addresses.
+func (s *Supervisor) PodGateways() []netip.Addr { return s.facts().PodGateways }
+
 // whyNot says how the components of a kind fare, for an error.
 func (s *Supervisor) whyNot(kind string) string {
 	for _, status := range s.Status() {

@@ -48,6 +48,7 @@ type server struct {
 	components   *components.Supervisor
 	filter       agent.PacketFilter
 	resolvConf   string // with the node's own name servers
+	board        *board
 	notifier     notifier
 }
 
@@ -119,6 +120,7 @@ func (s *server) prepare(log *logging.Log) error {
 		StopTimeout: componentsLimit,
 	})
 	var err error
+	s.board = newBoard()
 	s.agent, err = agent.New(agent.Options{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
 		ServerURL: "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
@@ -139,6 +141,7 @@ func (s *server) run(ctx context.Context) error {
 	defer cancel(nil)
 	parts := []part{
 		{"control plane", s.controlPlane.Run},
+		{"state of components", s.keepBoard},
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
@@ -234,7 +237,11 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
+	s.board.setSelected(s.plan.selection.Infos())
 	if !happened(ctx, s.agent.Joined()) {
+		return nil
+	}
+	if !s.board.installed(ctx) {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresAPI)

@@ -71,6 +71,11 @@ func TokenFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "node-token")
 }
 
+// ServerCAFile is the certificate of the authority that signs what servers show.
+func ServerCAFile(dataDir string) string {
+	return filepath.Join(dataDir, "server", "tls", "server-ca.crt")
+}
+
 // AdminKubeconfig is the administrator's kubeconfig in a data directory, beside the one at
 // Options.KubeconfigPath.
 func AdminKubeconfig(dataDir string) string {
