@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -24,11 +25,13 @@ var errRestart = errors.New("a restart was asked for")
 
 // component is one component's life; live is its only goroutine.
 type component struct {
-	entry  Entry
+	id     string
+	entry  Entry // this and info change between processes, with sup.mu held
 	info   sdk.Info
 	sup    *Supervisor
 	logger hclog.Logger
-	uid    int // -1: the core's own
+	uid    int             // -1: the core's own
+	config json.RawMessage // nil: it has none
 
 	ctx      context.Context // ends when the component is to stop
 	cancel   context.CancelCauseFunc
@@ -36,13 +39,16 @@ type component struct {
 	restart  chan struct{}
 	stopped  chan struct{} // closed when live has ended
 
+	pending *settings       // what the next process runs with; guarded by sup.mu
+	after   []*component    // that must be gone first; guarded by sup.mu
+	gone    bool            // nothing of it is left; guarded by sup.mu
 	status  ComponentStatus // guarded by sup.mu
 	backoff backoff
 }
 
-func newComponent(s *Supervisor, e Entry) *component {
+func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
 	c := &component{
-		entry: e, info: e.Info, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
+		id: e.ID(), entry: e, info: e.Info, config: config, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
 		restart: make(chan struct{}, 1), stopped: make(chan struct{}),
 		status: ComponentStatus{
 			ID: e.ID(), Version: e.Info.Version, Summary: e.Info.Summary, Scope: e.Info.Scope,
@@ -65,6 +71,7 @@ func (c *component) live() {
 		if !first {
 			c.update(func(st *ComponentStatus) { st.Restarts++ })
 		}
+		c.settle()
 		ready, err := c.attempt()
 		c.update(func(st *ComponentStatus) { st.PID = 0 })
 		var refused refusedError
@@ -136,12 +143,15 @@ func (c *component) attempt() (ready time.Duration, err error) {
 	kubeconfig, err := c.prepare(p)
 	if err == nil {
 		return c.run(p, client.RunRequest{
-			Facts: c.sup.facts(), Kubeconfig: kubeconfig, Config: c.sup.opts.Config[c.info.ID()], StateDir: d.state,
+			Facts: c.sup.facts(), Kubeconfig: kubeconfig, Config: c.config, StateDir: d.state,
 		})
 	}
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil || errors.Is(err, errRestart) {
 		c.enter(Stopping, "")
-		return 0, p.end(0)
+		if endErr := p.end(0); endErr != nil || c.ctx.Err() != nil {
+			return 0, endErr
+		}
+		return 0, errRestart
 	}
 	return 0, errors.Join(err, p.end(0))
 }
@@ -235,11 +245,11 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 		return "", err
 	}
 	err = c.sup.await(c.ctx, p.died(), func() bool {
-		missing := c.sup.missing(c.info)
-		if len(missing) > 0 {
-			c.set(Waiting, "waits for "+joinRequirements(missing), nil)
+		reason := c.waitsFor()
+		if reason != "" {
+			c.set(Waiting, reason, nil)
 		}
-		return len(missing) == 0
+		return reason == "" || c.pending != nil
 	})
 	if err != nil {
 		return "", err
@@ -248,6 +258,9 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 	case <-p.died():
 		return "", p.death("while it waited")
 	default:
+	}
+	if c.superseded() {
+		return "", errRestart
 	}
 	c.enter(Starting, "")
 	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) || c.sup.opts.Identity == nil {
@@ -279,13 +292,12 @@ func (c *component) identify(p *process) error {
 // checkConfig refuses a configuration that the component itself refuses: it would fail
 // with it each time.
 func (c *component) checkConfig(p *process) error {
-	config, ok := c.sup.opts.Config[c.info.ID()]
-	if !ok || !c.info.Has(sdk.AbilityValidateConfig) {
+	if c.config == nil || !c.info.Has(sdk.AbilityValidateConfig) {
 		return nil
 	}
 	ctx, cancel := c.askContext("did not check its configuration")
 	defer cancel()
-	problems, err := p.ValidateConfig(ctx, config)
+	problems, err := p.ValidateConfig(ctx, c.config)
 	switch {
 	case errors.Is(err, client.ErrGone):
 		return c.awaitDeath(p, "while it checked its configuration")
