@@ -158,7 +158,7 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 		}
 		source := cfg.FlannelBackend.Source
 		if block, ok := cfg.Components[id]; ok {
-			source = block.Source
+			source = block.At(problems[0].Path)
 		}
 		where := id
 		if problems[0].Path != "" {
