@@ -82,24 +82,13 @@ var errDeselected = errors.New("the component was disabled")
 // checking, Prepare and the wait for other changes; once components are touched, only the end
 // of Run stops an Apply.
 func (s *Supervisor) Apply(ctx context.Context, change Change) (Outcome, error) {
-	select {
-	case s.applying <- struct{}{}:
-		defer func() { <-s.applying }()
-	case <-ctx.Done():
-		return Outcome{}, fmt.Errorf("change the components: wait for another change: %w", context.Cause(ctx))
-	}
-	if s.running == nil || s.running.Err() != nil {
-		return Outcome{}, errors.New("change the components: they don't run")
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.running, func() { cancel(context.Cause(s.running)) })()
-
-	d := s.difference(change)
-	if err := d.possible(s.opts.Selection.None, change.Selection.None); err != nil {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
 		return Outcome{}, err
 	}
-	if err := s.checkConfigs(ctx, d); err != nil {
+	defer end()
+	d := s.difference(change)
+	if err := s.check(ctx, d, change.Selection.None); err != nil {
 		return Outcome{}, err
 	}
 	if d.outcome().Unchanged() {
@@ -111,6 +100,40 @@ func (s *Supervisor) Apply(ctx context.Context, change Change) (Outcome, error) 
 		}
 	}
 	return s.swap(d), nil
+}
+
+// Check says what Apply would do, or refuse, and touches nothing.
+func (s *Supervisor) Check(ctx context.Context, change Change) (Outcome, error) {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer end()
+	d := s.difference(change)
+	return d.outcome(), s.check(ctx, d, change.Selection.None)
+}
+
+// begin waits for the turn. The context that it returns ends with ctx, or with Run's.
+func (s *Supervisor) begin(ctx context.Context) (context.Context, func(), error) {
+	select {
+	case s.applying <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("change the components: wait for another change: %w", context.Cause(ctx))
+	}
+	if s.running == nil || s.running.Err() != nil {
+		<-s.applying
+		return nil, nil, errors.New("change the components: they don't run")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.running, func() { cancel(context.Cause(s.running)) })
+	return ctx, func() { stop(); cancel(nil); <-s.applying }, nil
+}
+
+func (s *Supervisor) check(ctx context.Context, d difference, none []string) error {
+	if err := d.possible(s.opts.Selection.None, none); err != nil {
+		return err
+	}
+	return s.checkConfigs(ctx, d)
 }
 
 // settings are what a component's process is started with.
