@@ -45,7 +45,6 @@ type component struct {
 	pending *settings             // what the next process runs with; guarded by sup.mu
 	after   []*component          // that must be gone first; guarded by sup.mu
 	gone    bool                  // nothing of it is left; guarded by sup.mu
-	status  ComponentStatus       // guarded by sup.mu
 	backoff backoff
 }
 
