@@ -18,6 +18,7 @@ import (
 var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"runtime.containerd"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"cni.flannel"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"servicelb.nodeip"}, Default: true},
 }
 
 func main() {

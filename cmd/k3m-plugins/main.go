@@ -10,6 +10,7 @@ import (
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
+	"github.com/k3m-io/k3m/plugins/servicelb/nodeip"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -17,6 +18,7 @@ import (
 var plugins = []func() sdk.Plugin{
 	containerd.New,
 	flannel.New,
+	nodeip.New,
 }
 
 func main() {
