@@ -66,7 +66,7 @@ func Start(t *testing.T) *rest.Config {
 	}
 	if err := flags.Parse([]string{
 		"--etcd-servers=unix://etcd:1", "--authorization-mode=RBAC", "--token-auth-file=tokens.csv", "--cert-dir=" + dir,
-		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port), "--service-cluster-ip-range=10.43.0.0/16",
+		"--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(port), "--service-cluster-ip-range=10.43.0.0/16,fd00:43::/112",
 		"--service-account-key-file=sa.key", "--service-account-signing-key-file=sa.key",
 		"--service-account-issuer=https://kubernetes.default.svc",
 	}); err != nil {
