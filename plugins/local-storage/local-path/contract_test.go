@@ -23,8 +23,8 @@ func TestContract(t *testing.T) {
 	})
 	must(t, err)
 	plugintest.Run(t, plugintest.Options{
-		New:        New,
-		Executable: self, // see TestMain
+		New:        func() sdk.Plugin { return &plugin{} }, // not confined, as this process goes on
+		Executable: self,                                   // see TestMain
 		Args:       []string{"local-storage.local-path"},
 		Facts:      sdk.Facts{NodeName: apiserver.NodeName},
 		Kubeconfig: c.kubeconfig,

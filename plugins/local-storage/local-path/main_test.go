@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 		sdk.Serve(New())
 		os.Exit(0)
 	}
+	if os.Getenv(confinedRole) != "" {
+		tellConfined()
+		os.Exit(0)
+	}
 	code := m.Run()
 	if shared.api != nil {
 		if err := shared.api.Stop(); err != nil {
