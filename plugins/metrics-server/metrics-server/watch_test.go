@@ -105,7 +105,7 @@ func TestWarmupEndsWithFiguresOfAllNodes(t *testing.T) {
 	first, second := batch(now, 1, "a", "b"), batch(now.Add(time.Second), 2, "a")
 	second.Nodes["b"] = first.Nodes["b"]
 	s := &script{batches: []*storage.MetricsBatch{first, second, batch(now.Add(2*time.Second), 3, "a", "b")}}
-	w := &warmup{nodes: nodes, synced: func() bool { return true }, scraper: s, store: storage.NewStorage(15 * time.Second)}
+	w := &warmup{nodes: nodes, synced: func() bool { return true }, scraper: s, store: storage.NewStorage(15 * time.Second), interval: time.Millisecond}
 	w.run(t.Context())
 	if len(s.batches) > 0 {
 		t.Errorf("it ended with %d scrapes to come", len(s.batches))
@@ -121,7 +121,7 @@ func TestWarmupEndsWithFiguresOfAllNodes(t *testing.T) {
 func TestWarmupEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w := &warmup{nodes: nodeLister(t), synced: func() bool { return true }, scraper: &script{}, store: storage.NewStorage(15 * time.Second)}
+	w := &warmup{nodes: nodeLister(t), synced: func() bool { return true }, scraper: &script{}, store: storage.NewStorage(15 * time.Second), interval: time.Millisecond}
 	w.run(ctx)
 }
 
