@@ -125,6 +125,8 @@ func (c *component) report(r client.Report) {
 		c.sup.gateways = r.Gateways
 		c.sup.broadcast()
 		c.sup.mu.Unlock()
+	case client.Serving:
+		c.serve(r.Endpoints)
 	}
 }
 
@@ -164,6 +166,7 @@ func (c *component) set(state State, reason string, more func(*ComponentStatus))
 		st.Since = time.Now()
 	}
 	st.State, st.Reason, st.NextStart = state, reason, time.Time{}
+	c.serveAs(state)
 	if more != nil {
 		more(st)
 	}
