@@ -105,7 +105,7 @@ func newServer(ctx context.Context, cfg config, host *sdk.Host) (_ *server, err 
 	return &server{
 		listener: listener,
 		upstream: metrics.NewServer(in.nodes, in.pods.Informer(), serving, store, watched, cfg.resolution()),
-		warmup:   warmup{nodes: nodes, synced: in.nodes.HasSynced, scraper: watched, store: store},
+		warmup:   warmup{nodes: nodes, synced: in.nodes.HasSynced, scraper: watched, store: store, interval: warmupInterval},
 	}, nil
 }
 

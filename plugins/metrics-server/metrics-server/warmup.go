@@ -28,6 +28,8 @@ type warmup struct {
 	synced  cache.InformerSynced
 	scraper scraper.Scraper
 	store   storage.Storage
+	// interval is warmupInterval but in tests.
+	interval time.Duration
 }
 
 // run returns when there are figures of every node that is ready, or they are long in
@@ -39,7 +41,7 @@ func (w *warmup) run(ctx context.Context) {
 		return
 	}
 	// The server's ordinary turn begins with a scrape at this moment.
-	ticker := time.NewTicker(warmupInterval)
+	ticker := time.NewTicker(w.interval)
 	defer ticker.Stop()
 	for !w.done() {
 		select {
