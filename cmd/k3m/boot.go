@@ -272,6 +272,7 @@ func (s *server) boot(ctx context.Context) error {
 	debug.SetGCPercent(steady)
 	s.notifier.tell("READY=1")
 	s.greet()
+	s.settle(ctx)
 	<-ctx.Done()
 	return nil
 }
