@@ -134,7 +134,7 @@ func TestStatus(t *testing.T) {
 	})
 	t.Run("the runtime is frozen", func(t *testing.T) {
 		c := node.Component(t, within(t, 10*time.Second), "runtime.containerd")
-		if err := syscall.Kill(outsidePid(t, h, c.Pid), syscall.SIGSTOP); err != nil {
+		if err := h.Kill(c.Pid, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
 		watch.until(t, "that something is not well", func(r report) bool { return !r.Well })
