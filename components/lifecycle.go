@@ -15,6 +15,7 @@ import (
 	"github.com/k3m-io/k3m/components/launch"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/client"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
 // slowStart is after how long a component's status says that it is not ready yet. Its
@@ -39,10 +40,11 @@ type component struct {
 	restart  chan struct{}
 	stopped  chan struct{} // closed when live has ended
 
-	pending *settings       // what the next process runs with; guarded by sup.mu
-	after   []*component    // that must be gone first; guarded by sup.mu
-	gone    bool            // nothing of it is left; guarded by sup.mu
-	status  ComponentStatus // guarded by sup.mu
+	status  ComponentStatus       // guarded by sup.mu
+	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
+	pending *settings             // what the next process runs with; guarded by sup.mu
+	after   []*component          // that must be gone first; guarded by sup.mu
+	gone    bool                  // nothing of it is left; guarded by sup.mu
 	backoff backoff
 }
 
@@ -140,10 +142,11 @@ func (c *component) attempt() (ready time.Duration, err error) {
 		return 0, err
 	}
 	c.update(func(st *ComponentStatus) { st.PID = p.pid() })
-	kubeconfig, err := c.prepare(p)
+	own, err := c.prepare(p)
 	if err == nil {
 		return c.run(p, client.RunRequest{
-			Facts: c.sup.facts(), Kubeconfig: kubeconfig, Config: c.config, StateDir: d.state,
+			Facts: c.sup.facts(), Config: c.config, StateDir: d.state,
+			Kubeconfig: own.kubeconfig, ServingCert: own.cert, ServingKey: own.key,
 		})
 	}
 	if c.ctx.Err() != nil || errors.Is(err, errRestart) {
@@ -237,14 +240,14 @@ func (c *component) freshGroup() (cgroup.Group, error) {
 
 // prepare asks the process who it is and whether it likes its configuration, and waits for
 // what the component requires.
-func (c *component) prepare(p *process) (kubeconfig string, err error) {
+func (c *component) prepare(p *process) (credentials, error) {
 	if err := c.identify(p); err != nil {
-		return "", err
+		return credentials{}, err
 	}
 	if err := c.checkConfig(p); err != nil {
-		return "", err
+		return credentials{}, err
 	}
-	err = c.sup.await(c.ctx, p.died(), func() bool {
+	err := c.sup.await(c.ctx, p.died(), func() bool {
 		reason := c.waitsFor()
 		if reason != "" {
 			c.set(Waiting, reason, nil)
@@ -252,25 +255,39 @@ func (c *component) prepare(p *process) (kubeconfig string, err error) {
 		return reason == "" || c.pending != nil
 	})
 	if err != nil {
-		return "", err
+		return credentials{}, err
 	}
 	select {
 	case <-p.died():
-		return "", p.death("while it waited")
+		return credentials{}, p.death("while it waited")
 	default:
 	}
 	if c.superseded() {
-		return "", errRestart
+		return credentials{}, errRestart
 	}
 	c.enter(Starting, "")
-	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) || c.sup.opts.Identity == nil {
-		return "", nil
+	return c.credentials()
+}
+
+// credentials are the paths of what a component proves itself with; empty where it has no
+// such thing.
+type credentials struct{ kubeconfig, cert, key string }
+
+func (c *component) credentials() (own credentials, err error) {
+	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) {
+		return own, nil
 	}
-	kubeconfig, err = c.sup.opts.Identity(c.ctx, c.info, max(c.uid, 0))
-	if err != nil {
-		return "", fmt.Errorf("make the component's identity: %w", err)
+	if c.sup.opts.Identity != nil {
+		if own.kubeconfig, err = c.sup.opts.Identity(c.ctx, c.info, max(c.uid, 0)); err != nil {
+			return own, fmt.Errorf("make the component's identity: %w", err)
+		}
 	}
-	return kubeconfig, nil
+	if c.info.ServingCertificate && c.sup.opts.ServingCertificate != nil {
+		if own.cert, own.key, err = c.sup.opts.ServingCertificate(c.ctx, c.info, max(c.uid, 0)); err != nil {
+			return own, fmt.Errorf("make the component's serving certificate: %w", err)
+		}
+	}
+	return own, nil
 }
 
 // identify checks that the process says of itself what is on record.

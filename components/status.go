@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/k3m-io/k3m/sdk"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
 // State is where a component is in its life; see the package's diagram.
@@ -58,4 +59,7 @@ type ComponentStatus struct {
 	UID int `json:"uid"`
 	// Capabilities are those that the process has; a runtime has all that k3m has.
 	Capabilities []string `json:"capabilities,omitempty"`
+	// Endpoints are where it serves the Services of its Info; none unless it is Ready or
+	// Degraded. They are shared: nobody changes them.
+	Endpoints []nodestatus.Endpoint `json:"endpoints,omitempty"`
 }

@@ -35,6 +35,10 @@ type Options struct {
 	// its path. It is called before each Run of a component that requires the API. ctx
 	// ends when the component is stopped.
 	Identity func(ctx context.Context, info sdk.Info, uid int) (string, error)
+	// ServingCertificate makes the TLS certificate of a component that asks for one, and
+	// returns the paths of it and its key, readable by the user id alone. It is called
+	// after Identity, under the same terms.
+	ServingCertificate func(ctx context.Context, info sdk.Info, uid int) (cert, key string, err error)
 	// Config holds the components' configuration blocks by ID.
 	Config map[string]json.RawMessage
 	// Logger is the parent of the components' loggers. Its level is theirs.
@@ -247,6 +251,10 @@ func (s *Supervisor) Network(ctx context.Context) ([]netip.Addr, error) {
 	}
 	return slices.Clone(gateways), nil
 }
+
+// PodGateways are this node's addresses on the pod network; none before the cni component has
+// reported them. With cni=none they are the node's own addresses.
+func (s *Supervisor) PodGateways() []netip.Addr { return s.facts().PodGateways }
 
 // whyNot says how the components of a kind fare, for an error.
 func (s *Supervisor) whyNot(kind string) string {

@@ -128,6 +128,8 @@ func (c *component) report(r client.Report) {
 		c.sup.gateways = r.Gateways
 		c.sup.broadcast()
 		c.sup.mu.Unlock()
+	case client.Serving:
+		c.serve(r.Endpoints)
 	}
 }
 
@@ -167,6 +169,7 @@ func (c *component) set(state State, reason string, more func(*ComponentStatus))
 		st.Since = time.Now()
 	}
 	st.State, st.Reason, st.NextStart = state, reason, time.Time{}
+	c.serveAs(state)
 	if more != nil {
 		more(st)
 	}

@@ -56,6 +56,7 @@ type server struct {
 	components   *components.Supervisor
 	filter       agent.PacketFilter
 	resolvConf   string // with the node's own name servers
+	board        *board
 	notifier     notifier
 }
 
@@ -112,8 +113,8 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
 		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
-		Component: s.groups,
-		Args:      s.plan.args,
+		Component: s.groups, Services: s.services,
+		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
 		Selection:    s.plan.selection,
@@ -123,12 +124,13 @@ func (s *server) prepare(log *logging.Log) error {
 		CgroupParent: cgroupParent(cfg.DataDir),
 		Config:       s.plan.configs,
 		Facts:        s.facts,
-		Identity:     s.identity,
-		Logger:       log.Components(),
-		StopTimeout:  componentsLimit,
-		Forget:       func(info sdk.Info) error { return s.agent.ForgetComponent(info.ID()) },
+		Identity:     s.identity, ServingCertificate: s.servingCertificate,
+		Logger:      log.Components(),
+		StopTimeout: componentsLimit,
+		Forget:      func(info sdk.Info) error { return s.agent.ForgetComponent(info.ID()) },
 	})
 	var err error
+	s.board = newBoard()
 	s.agent, err = agent.New(agent.Options{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
 		ServerURL: "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
@@ -149,6 +151,7 @@ func (s *server) run(ctx context.Context) error {
 	defer cancel(nil)
 	parts := []part{
 		{"control plane", s.controlPlane.Run},
+		{"state of components", s.keepBoard},
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
@@ -246,8 +249,12 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
+	s.board.setSelected(s.plan.selection.Infos())
 	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
+		return nil
+	}
+	if !s.board.installed(ctx) {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresAPI)
@@ -319,12 +326,25 @@ func (s *server) identity(ctx context.Context, info sdk.Info, uid int) (string, 
 	return s.agent.ComponentKubeconfig(ctx, info.ID(), uid)
 }
 
+// servingCertificate gets a component's TLS certificate from the supervisor.
+func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int) (cert, key string, err error) {
+	return s.agent.ComponentServing(ctx, info.ID(), uid)
+}
+
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
+	info, ok := s.selectedOn(id, node)
+	return components.Groups(info), ok
+}
+
+// services are those that a selected component's TLS certificate on a node is for.
+func (s *server) services(id, node string) ([]string, bool) {
+	info, ok := s.selectedOn(id, node)
+	return info.Services, ok && info.ServingCertificate
+}
+
+func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
 	info, ok := s.live.find(id)
-	if !ok {
-		return nil, false
-	}
-	return components.Groups(info), info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
+	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }
