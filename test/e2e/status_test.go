@@ -145,7 +145,10 @@ func TestStatus(t *testing.T) {
 }
 
 // reports are those of a `k3m status --watch -o json`.
-type reports struct{ decoder *json.Decoder }
+type reports struct {
+	decoder *json.Decoder
+	kill    func() error
+}
 
 func watchReports(t *testing.T, h *harness.Host) reports {
 	t.Helper()
@@ -161,14 +164,14 @@ func watchReports(t *testing.T, h *harness.Host) reports {
 		_ = cmd.Process.Kill() // it may have ended with the server
 		_ = cmd.Wait()
 	})
-	return reports{json.NewDecoder(bufio.NewReader(pipe))}
+	return reports{json.NewDecoder(bufio.NewReader(pipe)), cmd.Process.Kill}
 }
 
-// until reads until a report is as wanted. A test's own deadline ends a wait in vain.
+// until reads until a report is as wanted.
 func (w reports) until(t *testing.T, what string, wanted func(report) bool) report {
 	t.Helper()
 	var last report
-	late := time.AfterFunc(90*time.Second, func() { panic("never saw " + what) })
+	late := time.AfterFunc(90*time.Second, func() { _ = w.kill() }) // and so the reading
 	defer late.Stop()
 	for {
 		var r report
