@@ -56,6 +56,13 @@ var refusedDirectives = map[string]string{
 // singles are directives that may stand once in a block. One in an override replaces k3m's.
 var singles = []string{"errors", "log", "loadbalance", "cache"}
 
+// answering are directives that may answer for names of the cluster in its place, or change
+// its answers, and stand between the cache and the cluster.
+var answering = []string{"cache", "header", "minimal", "template", "hosts"}
+
+// anyAnswer is what custom.has knows them by.
+const anyAnswer = "an answer"
+
 // customRules are what a check needs to know of the node.
 type customRules struct {
 	// upstreams are what /etc/resolv.conf stands for.
@@ -67,7 +74,7 @@ type customRules struct {
 // custom is a coredns-custom that was checked. The methods of a nil one are those of none.
 type custom struct {
 	overrideText, serverText string
-	has                      map[string]bool // singles of the overrides, and "forward ."
+	has                      map[string]bool // of the overrides: singles, "forward .", anyAnswer
 }
 
 func (c *custom) overrides(directive string) bool { return c != nil && c.has[directive] }
@@ -271,6 +278,9 @@ func (c *custom) checkDirective(name string, d []caddyfile.Token, rules customRu
 			return nil, errors.New("it is there twice, but may stand once in the block of the cluster")
 		}
 		c.has[name] = true
+	}
+	if override && slices.Contains(answering, name) {
+		c.has[anyAnswer] = true
 	}
 	switch name {
 	case "forward":
