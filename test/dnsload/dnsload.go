@@ -84,7 +84,7 @@ func Run(ctx context.Context, l Load) (Result, error) {
 		if err != nil {
 			return Result{}, fmt.Errorf("reach %s: %w", l.Server, err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }() // all that was sent is counted
 		_ = conn.SetReadBuffer(1 << 20) // as much as there is
 		clients[n] = &client{conn: conn, times: make([]time.Duration, 0, l.Rate*int(l.For/time.Second+1)/l.Sockets)}
 	}

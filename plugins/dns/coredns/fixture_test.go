@@ -112,10 +112,10 @@ func start(t testing.TB, api *testAPI, cfg string, upstreams []string, options .
 		},
 		stateDir: f.stateDir, log: log, report: f.reports,
 	}, a)
-	f.server.resolvers.files = []string{f.resolvConf}
+	f.resolvers.files = []string{f.resolvConf}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.server.run(ctx) }()
+	go func() { ended <- f.run(ctx) }()
 	f.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -183,7 +183,9 @@ func startUpstream(t testing.TB, addr string, handle dns.HandlerFunc) *upstream 
 	started.Wait()
 	t.Cleanup(func() {
 		_ = server.Shutdown()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("the upstream on %s: %v", addr, err)
+		}
 	})
 	return u
 }
