@@ -85,7 +85,7 @@ func Run(ctx context.Context, l Load) (Result, error) {
 			return Result{}, fmt.Errorf("reach %s: %w", l.Server, err)
 		}
 		defer func() { _ = conn.Close() }() // all that was sent is counted
-		_ = conn.SetReadBuffer(1 << 20) // as much as there is
+		_ = conn.SetReadBuffer(1 << 20)     // as much as there is
 		clients[n] = &client{conn: conn, times: make([]time.Duration, 0, l.Rate*int(l.For/time.Second+1)/l.Sockets)}
 	}
 	start := time.Now()

@@ -297,6 +297,10 @@ func (c *custom) checkDirective(name string, d []caddyfile.Token, rules customRu
 		return slices.Insert(slices.Clone(d), 1, caddyfile.Token{Text: "/dev/null", Line: d[0].Line}), nil
 	case "cache":
 		return d, checkCache(d)
+	case "loadbalance":
+		if len(d) > 1 && d[1].Text != "round_robin" {
+			return nil, fmt.Errorf("%.40q reads its weights from a file; only round_robin is allowed here", d[1].Text)
+		}
 	}
 	return d, nil
 }
