@@ -56,6 +56,13 @@ var refusedDirectives = map[string]string{
 // singles are directives that may stand once in a block. One in an override replaces k3m's.
 var singles = []string{"errors", "log", "loadbalance", "cache"}
 
+// answering are directives that may answer for names of the cluster in its place, or change
+// its answers, and stand between the cache and the cluster.
+var answering = []string{"cache", "header", "minimal", "template", "hosts"}
+
+// anyAnswer is what custom.has knows them by.
+const anyAnswer = "an answer"
+
 // customRules are what a check needs to know of the node.
 type customRules struct {
 	// upstreams are what /etc/resolv.conf stands for.
@@ -67,7 +74,7 @@ type customRules struct {
 // custom is a coredns-custom that was checked. The methods of a nil one are those of none.
 type custom struct {
 	overrideText, serverText string
-	has                      map[string]bool // singles of the overrides, and "forward ."
+	has                      map[string]bool // of the overrides: singles, "forward .", anyAnswer
 }
 
 func (c *custom) overrides(directive string) bool { return c != nil && c.has[directive] }
@@ -272,6 +279,9 @@ func (c *custom) checkDirective(name string, d []caddyfile.Token, rules customRu
 		}
 		c.has[name] = true
 	}
+	if override && slices.Contains(answering, name) {
+		c.has[anyAnswer] = true
+	}
 	switch name {
 	case "forward":
 		checked, err := checkForward(d, rules)
@@ -287,6 +297,10 @@ func (c *custom) checkDirective(name string, d []caddyfile.Token, rules customRu
 		return slices.Insert(slices.Clone(d), 1, caddyfile.Token{Text: "/dev/null", Line: d[0].Line}), nil
 	case "cache":
 		return d, checkCache(d)
+	case "loadbalance":
+		if len(d) > 1 && d[1].Text != "round_robin" {
+			return nil, fmt.Errorf("%.40q reads its weights from a file; only round_robin is allowed here", d[1].Text)
+		}
 	}
 	return d, nil
 }

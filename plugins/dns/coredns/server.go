@@ -170,7 +170,7 @@ func (s *server) run(ctx context.Context) (err error) {
 			case <-ctx.Done():
 				return nil
 			case err := <-s.sockets.failed:
-				return err
+				return fmt.Errorf("read queries: %w", err)
 			case <-synced:
 				s.synced, synced = true, nil
 				s.report.Serve(endpoints(s.gateways)...)
