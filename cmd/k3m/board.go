@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/clustercomponents"
 	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/ports"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
@@ -125,8 +127,20 @@ func (s *server) keepNode(ctx context.Context) error {
 	s.board.mu.Lock()
 	s.board.node = node
 	s.board.mu.Unlock()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("look at the node's ports: %w", err)
+	}
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return node.Run(ctx) })
+	halves.Go(func() error {
+		return ports.Watch(ctx, ports.Options{
+			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log,
+			Report: func(held []nodestatus.PortHolder) {
+				node.Update(func(st *nodestatus.NodeStatus) { st.Ports = held })
+			},
+		})
+	})
 	halves.Go(func() error {
 		for range s.components.Watch(ctx) {
 			all, gateways := s.componentStates(), texts(s.components.PodGateways())
