@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/keymutex"
@@ -58,8 +59,8 @@ func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	})
 	moved := c.claim(t, "moved", className, "1Mi", chosen)
 	movedPath := c.crashed(t, w, moved)
-	moved.Annotations[selectedNode] = "another-node"
-	_, err = c.admin.CoreV1().PersistentVolumeClaims(c.ns).Update(t.Context(), moved, metav1.UpdateOptions{})
+	_, err = c.admin.CoreV1().PersistentVolumeClaims(c.ns).Patch(t.Context(), "moved", types.MergePatchType,
+		[]byte(`{"metadata":{"annotations":{"`+selectedNode+`":"another-node"}}}`), metav1.PatchOptions{})
 	must(t, err)
 
 	// A claim is gone, and what is at its path now is another's: made by hand, say.
