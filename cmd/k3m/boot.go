@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -46,6 +47,7 @@ type server struct {
 	agent        *agent.Agent
 	components   *components.Supervisor
 	filter       agent.PacketFilter
+	resolvConf   string // with the node's own name servers
 	notifier     notifier
 }
 
@@ -89,11 +91,17 @@ func (s *server) prepare(log *logging.Log) error {
 		s.log.Warn("an older distribution could not be removed", "error", err)
 	}
 	s.filter = agent.DetectPacketFilter(context.Background())
+	if s.resolvConf = cfg.ResolvConf; s.resolvConf == "" {
+		var err error
+		if s.resolvConf, err = agent.ResolvConf(cfg.DataDir, s.log); err != nil {
+			return err
+		}
+	}
 	s.controlPlane = controlplane.New(controlplane.Options{
 		DataDir: cfg.DataDir, RunDir: cfg.RunDir,
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Port: config.APIPort,
 		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
-		ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
+		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups,
 		Args:      s.plan.args,
@@ -117,7 +125,7 @@ func (s *server) prepare(log *logging.Log) error {
 		TokenFile: controlplane.TokenFile(cfg.DataDir),
 		ServerUp:  s.controlPlane.Joinable(), ControllersBuilt: s.controlPlane.ControllersBuilt(),
 		Runtime:    s.components.Runtime,
-		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter,
+		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter, ResolvConf: s.resolvConf,
 		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
 		Logger: s.log,
 	})
@@ -286,8 +294,10 @@ func happened(ctx context.Context, event <-chan struct{}) bool {
 // facts are what a component is told when its Run is called.
 func (s *server) facts() sdk.Facts {
 	f := s.plan.facts()
-	f.ClusterCIDRs, f.ServiceCIDRs, f.ClusterDNS, f.ClusterDomain = clusterCIDRs, serviceCIDRs, clusterDNS, clusterDomain
+	f.ClusterCIDRs, f.ServiceCIDRs = clusterCIDRs, serviceCIDRs
+	f.ClusterDNS, f.ClusterDomain = []netip.Addr{s.plan.cfg.ClusterDNS}, s.plan.cfg.ClusterDomain
 	f.PacketFilter = sdk.PacketFilter(s.filter.Mode)
+	f.ResolvConf = s.resolvConf
 	return f
 }
 

@@ -52,6 +52,10 @@ type Options struct {
 	// it is missing. Empty is "/".
 	CgroupRoot string
 
+	// ResolvConf is the resolv.conf of pods that ask for the node's name servers. Empty lets
+	// the agent choose: see ResolvConf.
+	ResolvConf string
+
 	// PacketFilter is kube-proxy's mode. The zero value lets the agent detect it.
 	PacketFilter PacketFilter
 

@@ -15,6 +15,9 @@ const (
 
 	// PauseImage is the sandbox image's reference. The distribution carries it.
 	PauseImage = "registry.k3m.io/pause:1"
+	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
+	DefaultClusterDNS    = "10.43.0.10"
+	DefaultClusterDomain = "cluster.local"
 	// APIPort is where the API server and the supervisor listen.
 	APIPort = 6443
 )
@@ -50,6 +53,18 @@ type Config struct {
 	File string
 	// WriteKubeconfig is where the administrator's kubeconfig goes, absolute.
 	WriteKubeconfig string
+
+	// ClusterDNS is the address of the cluster's DNS service, ClusterDomain the domain of
+	// its Services.
+	ClusterDNS    netip.Addr
+	ClusterDomain string
+	// ClusterDNSSource is where ClusterDNS was found; empty for the default.
+	ClusterDNSSource string
+	// ResolvConf is the resolv.conf with the node's own name servers, absolute; empty
+	// means that the agent chooses.
+	ResolvConf string
+	// LocalStoragePath is where volumes on the node's disk lie, absolute.
+	LocalStoragePath string
 
 	// Token is the cluster's join secret; empty means that one is made. It must not
 	// be logged.

@@ -86,6 +86,10 @@ func TestMistakes(t *testing.T) {
 		"two addresses":           {args: []string{"--node-ip=10.0.0.1", "--node-ip=10.0.0.2"}, want: []string{"one address"}},
 		"IPv6 address":            {args: []string{"--node-ip=2001:db8::1"}, want: []string{"2001:db8::1", "IPv4"}},
 		"backend":                 {args: []string{"--flannel-backend=vxlam"}, want: []string{"--flannel-backend", `"vxlam"`, `"vxlan"`, "host-gw"}},
+		"DNS address":             {args: []string{"--cluster-dns=10.43.0.300"}, want: []string{"--cluster-dns", `"10.43.0.300"`, "10.43.0.10"}},
+		"domain":                  {file: "cluster-domain: Cluster_Local\n", want: []string{"config.yaml:1:17", "Cluster_Local"}},
+		"resolv.conf missing":     {args: []string{"--resolv-conf=/nonexistent/resolv.conf"}, want: []string{"--resolv-conf", "/nonexistent/resolv.conf"}},
+		"storage path":            {file: "default-local-storage-path: ''\n", want: []string{"config.yaml:1:29", "empty"}},
 		"upstream arg":            {args: []string{"--kubelet-arg=--v=2"}, want: []string{"--kubelet-arg", "name=value"}},
 		"token and token-file":    {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
 		"token file missing":      {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
@@ -107,6 +111,22 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("%q is more than one line", err)
 			}
 		})
+	}
+}
+
+func TestWhatFollowsFromTheDataDirectory(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                    DefaultDataDir + "/storage",
+		"--data-dir=/srv/k3m": "/srv/k3m/storage",
+		"--data-dir=/srv/k3m --default-local-storage-path=/mnt/ssd": "/mnt/ssd",
+	} {
+		c, err := load(t, strings.Fields(args), nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.LocalStoragePath != want {
+			t.Errorf("%q: volumes lie in %s, want %s", args, c.LocalStoragePath, want)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -44,6 +46,7 @@ type Environment struct {
 func Load(fs *pflag.FlagSet, env Environment) (*Config, error) {
 	c := &Config{
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
+		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
 	}
 	found, err := fromFlags(fs)
 	if err != nil {
@@ -103,6 +106,9 @@ func finish(c *Config, env Environment) error {
 		if problems := validation.IsDNS1123Subdomain(c.NodeName); len(problems) > 0 {
 			return &Error{"hostname", fmt.Sprintf("%q can't be a node's name; give another with --node-name", name)}
 		}
+	}
+	if c.LocalStoragePath == "" {
+		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
 	}
 	if len(c.NodeIPs) > 1 {
 		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}
