@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -92,7 +91,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		log: host.Logger(), node: facts.NodeName, pattern: pattern, quotas: kernelQuotas{},
 		started: func(w *work) { p.running.Store(w) }, ready: host.Ready,
 	}
-	for _, path := range cfg.pathsOf(facts.NodeName, defaultPath(facts)) {
+	for _, path := range cfg.pathsOf(facts.NodeName, facts.LocalStoragePath) {
 		b := &base{path: path}
 		if err := b.prepare(); err != nil {
 			return err
@@ -118,11 +117,6 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		return cause
 	}
 	return err
-}
-
-// defaultPath is where volumes are when the configuration names no paths.
-func defaultPath(facts sdk.Facts) string {
-	return filepath.Join(filepath.Dir(facts.Paths.AgentDir), "storage")
 }
 
 // nodeObject reads the own Node. Its label kubernetes.io/hostname is what volumes are
