@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -74,7 +75,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	for _, problem := range cfg.check() {
 		return fmt.Errorf("configuration of local-storage.local-path: %s: %s", problem.Path, problem.Message)
 	}
-	pattern, err := parsePattern(cmp.Or(cfg.PathPattern, defaultPattern))
+	pattern, err := pathpattern.Parse(cmp.Or(cfg.PathPattern, pathpattern.Default))
 	if err != nil {
 		return fmt.Errorf("pathPattern: %w", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // TestClaims are claims against a real API, its controllers and its scheduler.
@@ -212,7 +214,7 @@ func (q rememberedQuotas) limit(_ *os.File, _ string, b int64) error { q.limits 
 
 func TestGrow(t *testing.T) {
 	c := newCluster(t, controlPlane(t))
-	w := c.newWork(t, t.TempDir(), defaultPattern)
+	w := c.newWork(t, t.TempDir(), pathpattern.Default)
 	q := rememberedQuotas{make(chan int64, 10)}
 	w.quotas = q
 	run(t, w)

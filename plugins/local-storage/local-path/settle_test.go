@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/keymutex"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // crashed makes a claim's directory as a process does that ends before its
@@ -38,7 +40,7 @@ func (c *cluster) crashed(t *testing.T, w *work, claim *corev1.PersistentVolumeC
 func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	c := newCluster(t, controlPlane(t))
 	dir := t.TempDir()
-	w := c.newWork(t, dir, defaultPattern)
+	w := c.newWork(t, dir, pathpattern.Default)
 	chosen := func(p *corev1.PersistentVolumeClaim) {
 		p.Annotations = map[string]string{selectedNode: c.node.Name}
 	}
@@ -71,7 +73,7 @@ func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	makeVolume(t, w.bases[0], "by-hand", filepath.Base(foreignPath))
 	c.release(t, "foreign")
 
-	r := run(t, c.newWork(t, dir, defaultPattern))
+	r := run(t, c.newWork(t, dir, pathpattern.Default))
 	v := c.bound(t, "wanted")
 	after, err := r.bases[0].volume(filepath.Base(v.Spec.Local.Path))
 	must(t, err)
