@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
-	"github.com/k3m-io/k3m/test/apiserver"
+	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
 // eventually bounds what takes a moment, also on a busy machine.
@@ -34,18 +34,18 @@ type cluster struct {
 	ns         string
 }
 
-func newCluster(t *testing.T, api *apiserver.API) *cluster {
+func newCluster(t *testing.T, api *clusterapi.API) *cluster {
 	t.Helper()
 	ctx := t.Context()
 	c := &cluster{admin: api.Client}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: apiserver.NodeName, Labels: map[string]string{corev1.LabelHostname: apiserver.NodeName}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: clusterapi.NodeName, Labels: map[string]string{corev1.LabelHostname: clusterapi.NodeName}}}
 	node, err := c.admin.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if err == nil {
 		room := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("1000"), corev1.ResourceCPU: resource.MustParse("8"), corev1.ResourceMemory: resource.MustParse("8Gi")}
 		node.Status = corev1.NodeStatus{Capacity: room, Allocatable: room}
 		node, err = c.admin.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
 	} else if apierrors.IsAlreadyExists(err) {
-		node, err = c.admin.CoreV1().Nodes().Get(ctx, apiserver.NodeName, metav1.GetOptions{})
+		node, err = c.admin.CoreV1().Nodes().Get(ctx, clusterapi.NodeName, metav1.GetOptions{})
 	}
 	must(t, err)
 	c.node = node

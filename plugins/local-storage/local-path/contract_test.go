@@ -8,7 +8,7 @@ import (
 
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/plugintest"
-	"github.com/k3m-io/k3m/test/apiserver"
+	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
 func TestContract(t *testing.T) {
@@ -18,7 +18,7 @@ func TestContract(t *testing.T) {
 	must(t, err)
 	dir := t.TempDir()
 	config, err := json.Marshal(map[string]any{
-		"paths":       map[string][]string{apiserver.NodeName: {filepath.Join(dir, "a"), filepath.Join(dir, "b")}, otherNodes: {}},
+		"paths":       map[string][]string{clusterapi.NodeName: {filepath.Join(dir, "a"), filepath.Join(dir, "b")}, otherNodes: {}},
 		"pathPattern": "{{ .PVC.Namespace }}/{{ .PVC.Name }}",
 	})
 	must(t, err)
@@ -26,7 +26,7 @@ func TestContract(t *testing.T) {
 		New:        func() sdk.Plugin { return &plugin{} }, // not confined, as this process goes on
 		Executable: self,                                   // see TestMain
 		Args:       []string{"local-storage.local-path"},
-		Facts:      sdk.Facts{NodeName: apiserver.NodeName},
+		Facts:      sdk.Facts{NodeName: clusterapi.NodeName},
 		Kubeconfig: c.kubeconfig,
 		Config:     config,
 		BadConfigs: []plugintest.BadConfig{

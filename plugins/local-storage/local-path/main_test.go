@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/k3m-io/k3m/sdk"
-	"github.com/k3m-io/k3m/test/apiserver"
+	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
 // TestMain makes the test executable the plugin too, as k3m's multi-call one is, when it is
@@ -36,16 +36,16 @@ func TestMain(m *testing.M) {
 // is no kubelet: pods are scheduled and never run.
 var shared struct {
 	once sync.Once
-	api  *apiserver.API
+	api  *clusterapi.API
 	err  error
 }
 
-func controlPlane(t *testing.T) *apiserver.API {
+func controlPlane(t *testing.T) *clusterapi.API {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a control plane")
 	}
-	shared.once.Do(func() { shared.api, shared.err = apiserver.Start(context.Background()) })
+	shared.once.Do(func() { shared.api, shared.err = clusterapi.Start(context.Background()) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
