@@ -2,6 +2,7 @@ package localpath
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +37,15 @@ func TestClaims(t *testing.T) {
 			c.event(t, "data", reasonNotEnforced, "not enforced on node "+c.node.Name)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600))
+		until(t, "the metrics know it", func(ctx context.Context) (bool, string) {
+			p, text := &plugin{}, strings.Builder{}
+			p.running.Store(r.work)
+			must(t, p.WriteMetrics(ctx, &text))
+			at := fmt.Sprintf("{path=%q} ", r.bases[0].path)
+			return strings.Contains(text.String(), "k3m_local_path_volumes"+at+"1\n") &&
+				strings.Contains(text.String(), "k3m_local_path_claimed_bytes"+at+"16777216\n") &&
+				strings.Contains(text.String(), "k3m_local_path_free_bytes"+at), text.String()
+		})
 		c.release(t, "data")
 		c.volumeGone(t, v.Name)
 		gone(t, dir)
