@@ -1,6 +1,6 @@
-// Package apiserver runs k3m's control plane for the tests of components: the API that they
+// Package plane runs k3m's control plane for the tests of components: the API that they
 // are given, with the identity and exactly the rights that they are given.
-package apiserver
+package plane
 
 import (
 	"context"
