@@ -22,6 +22,7 @@ var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"local-storage.local-path"}, Default: true},
 	{Path: "bin/k3m-metrics-server", Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"network-policy.nftables"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"servicelb.nodeip"}, Default: true},
 }
 
 func main() {

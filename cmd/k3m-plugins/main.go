@@ -13,6 +13,7 @@ import (
 	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
 	"github.com/k3m-io/k3m/plugins/network-policy/nftables"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
+	"github.com/k3m-io/k3m/plugins/servicelb/nodeip"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -23,6 +24,7 @@ var plugins = []func() sdk.Plugin{
 	coredns.New,
 	localpath.New,
 	nftables.New,
+	nodeip.New,
 }
 
 func main() {

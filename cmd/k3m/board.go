@@ -142,7 +142,7 @@ func (s *server) keepNode(ctx context.Context) error {
 // componentStates are the node's components in the API's words.
 func (s *server) componentStates() []nodestatus.ComponentState {
 	labels := map[string]map[string]string{}
-	for _, info := range s.plan.selection.Infos() {
+	for _, info := range s.live.inForce().selection.Infos() {
 		labels[info.ID()] = info.Labels
 	}
 	var out []nodestatus.ComponentState

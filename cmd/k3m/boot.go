@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -34,7 +35,14 @@ import (
 //	     ├─ components launched; runtime ── CRI endpoint ─┐                ├─ cni runs
 //	     └─ agent ── joins through the API ── kubelet ◄───┘── "node" ──────┘
 type server struct {
-	plan  *plan
+	// plan is what the server was started with; live is what of it changes.
+	plan   *plan
+	live   *live
+	loader *config.Loader
+	hangup <-chan os.Signal // reads the files again
+
+	authorized chan struct{} // closed when the API is up and the components have their rights
+
 	start time.Time
 	log   *slog.Logger
 	// logs are the last lines of each component.
@@ -53,8 +61,8 @@ type server struct {
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, log *logging.Log) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log) (*server, error) {
+	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()
@@ -91,6 +99,7 @@ func (s *server) prepare(log *logging.Log) error {
 	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
 		s.log.Warn("an older distribution could not be removed", "error", err)
 	}
+	s.expectParts()
 	s.filter = agent.DetectPacketFilter(context.Background())
 	if s.resolvConf = cfg.ResolvConf; s.resolvConf == "" {
 		var err error
@@ -118,6 +127,7 @@ func (s *server) prepare(log *logging.Log) error {
 		Identity:     s.identity, ServingCertificate: s.servingCertificate,
 		Logger:      log.Components(),
 		StopTimeout: componentsLimit,
+		Forget:      func(info sdk.Info) error { return s.agent.ForgetComponent(info.ID()) },
 	})
 	var err error
 	s.board = newBoard()
@@ -129,7 +139,7 @@ func (s *server) prepare(log *logging.Log) error {
 		Runtime:    s.components.Runtime,
 		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter, ResolvConf: s.resolvConf,
 		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
-		Logger: s.log,
+		Health: s.health, Logger: s.log,
 	})
 	return err
 }
@@ -145,6 +155,8 @@ func (s *server) run(ctx context.Context) error {
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
+		{"reload on SIGHUP", s.followSignals},
+		{"health", s.watchHealth},
 		{"admin socket", s.serveAdmin},
 	}
 	running := make([]*runningPart, len(parts))
@@ -238,6 +250,7 @@ func (s *server) boot(ctx context.Context) error {
 		return err
 	}
 	s.board.setSelected(s.plan.selection.Infos())
+	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
 		return nil
 	}
@@ -332,10 +345,6 @@ func (s *server) services(id, node string) ([]string, bool) {
 }
 
 func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
-	for _, info := range s.plan.selection.Infos() {
-		if info.ID() == id {
-			return info, info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
-		}
-	}
-	return sdk.Info{}, false
+	info, ok := s.live.find(id)
+	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }

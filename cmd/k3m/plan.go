@@ -29,6 +29,7 @@ var (
 type plan struct {
 	cfg       *config.Config
 	bundle    string
+	catalog   *components.Catalog
 	selection components.Selection
 	// configs are the configuration blocks by component ID.
 	configs map[string]json.RawMessage
@@ -53,7 +54,7 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	if err := checkClusterDNS(cfg, selection); err != nil {
 		return nil, err
 	}
-	p := &plan{cfg: cfg, bundle: dir, selection: selection}
+	p := &plan{cfg: cfg, bundle: dir, catalog: catalog, selection: selection}
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
 		return nil, err
 	}
@@ -158,7 +159,7 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 		}
 		source := cfg.FlannelBackend.Source
 		if block, ok := cfg.Components[id]; ok {
-			source = block.Source
+			source = block.At(problems[0].Path)
 		}
 		where := id
 		if problems[0].Path != "" {

@@ -8,6 +8,14 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+
+	"github.com/k3m-io/k3m/core/health"
+)
+
+// The agent's parts on Options.Health.
+const (
+	PartKubelet = "kubelet"
+	PartProxy   = "kube-proxy"
 )
 
 // Defaults of where things lie. Several nodes can share a host as long as their data
@@ -62,6 +70,10 @@ type Options struct {
 	// KubeletArgs and KubeProxyArgs are upstream flags, "name=value" without dashes. They
 	// win over what the agent sets.
 	KubeletArgs, KubeProxyArgs []string
+
+	// Health is where the kubelet and kube-proxy are told of, as PartKubelet and PartProxy; it
+	// may be nil.
+	Health *health.Board
 
 	// Logger is the agent's own; nil is slog.Default(). The kubelet and kube-proxy log
 	// through klog.

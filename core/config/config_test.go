@@ -183,6 +183,7 @@ func TestDataDirAgreesWithLoad(t *testing.T) {
 func FuzzFile(f *testing.F) {
 	f.Add([]byte("enable: [ingress=nginx]\ncomponents:\n  cni.flannel: {backend: vxlan}\n"))
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("enable+: [x]\ncomponents:\n  a.b:\n    pools: [{size: 1}, &x {size: 2}, *x]\n    gone: null\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parsed, err := parseFile("config.yaml", text)
 		if err != nil {
@@ -191,6 +192,9 @@ func FuzzFile(f *testing.F) {
 				t.Errorf("error %v does not name its place", err)
 			}
 			return
+		}
+		if _, err := parsed.blocks(); err != nil {
+			t.Errorf("a block that was accepted: %v", err)
 		}
 		for name, values := range parsed.values {
 			if lookupOption(name) == nil {

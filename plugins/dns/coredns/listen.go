@@ -63,7 +63,11 @@ func listen(ctx context.Context, gateways []netip.Addr, first *chain, seen func(
 					server.Listener.Close()
 				}
 			}
-			return nil, fmt.Errorf("listen for queries on %s: %w", gateway, err)
+			hint := ""
+			if errors.Is(err, unix.EADDRINUSE) {
+				hint = " (a server of the host listens on port 53 of all addresses, see ss -lunpt 'sport = :53'; let it listen on its own)"
+			}
+			return nil, fmt.Errorf("listen for queries on %s: %w%s", gateway, err, hint)
 		}
 	}
 	s.failed = make(chan error, len(s.servers))

@@ -96,7 +96,7 @@ func newServer(cfg config, env environment, api *api) *server {
 	return &server{
 		config: cfg, api: api, log: env.log, report: env.report,
 		node: env.facts.NodeName, domain: env.facts.ClusterDomain, gateways: gateways, service: env.facts.ClusterDNS,
-		resolvers: resolvers{files: []string{hostResolvConf, systemdResolvConf}, self: self},
+		resolvers: resolvers{files: resolverFiles(env.facts.ResolvConf), self: self},
 		kept:      newLastGood(env.stateDir),
 		nodes:     newNodeNames(), probes: newProbes(), loops: map[netip.AddrPort]bool{},
 	}

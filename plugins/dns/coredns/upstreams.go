@@ -26,6 +26,16 @@ const (
 	systemdResolvConf = "/run/systemd/resolve/resolv.conf"
 )
 
+// resolverFiles are those to look into, given the one that pods use. That may be one that
+// k3m made, without servers, where the host's are such that only this process can reach.
+func resolverFiles(pods string) []string {
+	files := []string{hostResolvConf, systemdResolvConf}
+	if pods != "" && !slices.Contains(files, pods) {
+		files = slices.Insert(files, 0, pods)
+	}
+	return files
+}
+
 // maxResolvConf bounds what is read of such a file, in bytes.
 const maxResolvConf = 64 << 10
 

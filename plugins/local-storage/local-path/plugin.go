@@ -20,9 +20,10 @@ import (
 const version = "1.0.0"
 
 // New returns the component.
-func New() sdk.Plugin { return &plugin{} }
+func New() sdk.Plugin { return &plugin{confine: confine} }
 
 type plugin struct {
+	confine func() error         // takes rights away from the whole process; nil in tests
 	running atomic.Pointer[work] // for WriteMetrics
 }
 
@@ -80,6 +81,11 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	}
 	if err := captureKlog(host.Logger()); err != nil {
 		return err
+	}
+	if p.confine != nil {
+		if err := p.confine(); err != nil {
+			host.Logger().Warn("the component keeps all that CAP_SYS_ADMIN gives", "error", err)
+		}
 	}
 	facts := host.Facts()
 	w := &work{
