@@ -86,7 +86,7 @@ func (s *server) keepCluster(ctx context.Context) error {
 		return fmt.Errorf("read the server's authority: %w", err)
 	}
 	cluster, err := clustercomponents.New(clustercomponents.Options{
-		Config: s.controlPlane.AdminConfig(), ClusterDNS: clusterDNS, ClusterDomain: clusterDomain, ServerCA: ca,
+		Config: s.controlPlane.AdminConfig(), ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain, ServerCA: ca,
 		Health: s.health, Logger: s.log,
 	})
 	if err != nil {
