@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/knftables"
@@ -36,10 +38,21 @@ func benchPolicy(i, port int) *policy {
 		i/benchNamespaces%10, (i/benchNamespaces+1)%10, port+i, (i/benchNamespaces+2)%10, port+i)))
 }
 
-// counting counts what goes to nft.
+// counting counts what goes to nft, and the processor's time, nft's included.
 type counting struct {
 	knftables.Interface
 	bytes, operations int
+	start             time.Duration
+}
+
+// cpu is the time of the processor that this process and those that it started have used.
+func cpu(b *testing.B) (total time.Duration) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var usage syscall.Rusage
+		must(b, syscall.Getrusage(who, &usage))
+		total += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	return total
 }
 
 func (c *counting) Run(ctx context.Context, tx *knftables.Transaction) error {
@@ -72,7 +85,7 @@ func benchScene(b *testing.B) (*engine, *programmer, *counting) {
 		p := benchPolicy(i, 1000)
 		e.setPolicy(p.objectKey, p)
 	}
-	c := &counting{Interface: nft}
+	c := &counting{Interface: nft, start: cpu(b)}
 	program := &programmer{nft: c, fresh: true, network: network{
 		families: []family{ipv4}, bridge: "cni0", subnets: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/23")},
 	}}
@@ -122,7 +135,7 @@ func BenchmarkAllWorkedOut(b *testing.B) {
 func BenchmarkPolicyChange(b *testing.B) {
 	e, program, c := benchScene(b)
 	syncNow(b, program, e)
-	*c = counting{Interface: c.Interface}
+	*c = counting{Interface: c.Interface, start: cpu(b)}
 	for i := 0; b.Loop(); i++ {
 		p := benchPolicy(17, 2000+i%2)
 		e.setPolicy(p.objectKey, p)
@@ -135,7 +148,7 @@ func BenchmarkPolicyChange(b *testing.B) {
 func BenchmarkPodChange(b *testing.B) {
 	e, program, c := benchScene(b)
 	syncNow(b, program, e)
-	*c = counting{Interface: c.Interface}
+	*c = counting{Interface: c.Interface, start: cpu(b)}
 	for i := 0; b.Loop(); i++ {
 		p := benchPod(17)
 		if i%2 == 0 {
@@ -156,6 +169,7 @@ func syncNow(b *testing.B, program *programmer, e *engine) {
 }
 
 func (c *counting) report(b *testing.B) {
+	b.ReportMetric(float64((cpu(b)-c.start).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 	b.ReportMetric(float64(c.bytes)/float64(b.N), "nft-bytes/op")
 	b.ReportMetric(float64(c.operations)/float64(b.N), "nft-ops/op")
 }
@@ -167,6 +181,8 @@ func BenchmarkConnection(b *testing.B) {
 	n.namespaces(map[string]string{"ns-0": ""})
 	client, server := n.newPod(240, "ns-0", "client", "app=app-0"), n.newPod(241, "ns-0", "server", "app=app-1")
 	measure := func(b *testing.B) {
+		start := cpu(b)
+		defer func() { b.ReportMetric(float64((cpu(b)-start).Microseconds())/float64(b.N), "cpu-µs/op") }()
 		client.do(func() {
 			for b.Loop() {
 				conn, err := net.Dial("tcp", "10.42.0.241:80")

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/k3m-io/k3m/sdk/client"
 )
 
 const denyIngress = "{podSelector: {matchLabels: {app: web}}}"
@@ -211,5 +213,25 @@ func TestWithoutRecords(t *testing.T) {
 	expect(t, probe{client.place, "", "tcp:10.42.0.13:80", true})
 	if !strings.Contains(c.log.String(), "the records of pod addresses can't be read") {
 		t.Error("the log does not say so")
+	}
+}
+
+// TestUnseenBridge takes from the kernel what shows it the packets between pods of a node.
+func TestUnseenBridge(t *testing.T) {
+	n := newNode(t)
+	must(t, os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644))
+	c := n.run()
+	for deadline := time.After(10 * time.Second); ; {
+		select {
+		case r := <-c.reports:
+			if d, ok := r.(client.Degraded); ok {
+				if !strings.Contains(d.Reason, "modprobe br_netfilter") {
+					t.Errorf("degraded: %s", d.Reason)
+				}
+				return
+			}
+		case <-deadline:
+			t.Fatal("it is not degraded")
+		}
 	}
 }

@@ -251,6 +251,9 @@ func (l *loop) sync(ctx context.Context) {
 		}
 		l.failing, l.retry = "", retries
 		l.report.Ready()
+		if reason := l.programmer.network.unseen(); reason != "" {
+			l.report.Degraded(reason)
+		}
 		return
 	}
 	l.retryAt = time.Now().Add(l.retry.Step())

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -77,6 +78,22 @@ func podNetwork(clusterCIDRs []netip.Prefix, gateways []netip.Addr) (network, er
 		}
 	}
 	return n, nil
+}
+
+// unseen says why the kernel does not show packets between pods of this node to these rules,
+// if so: the bridge passes them on by itself unless it is told otherwise, which cni.flannel does.
+func (n network) unseen() string {
+	if n.bridge == "" {
+		return ""
+	}
+	for _, f := range n.families {
+		name := map[bool]string{true: "bridge-nf-call-iptables", false: "bridge-nf-call-ip6tables"}[f.is4]
+		if value, err := os.ReadFile("/proc/sys/net/bridge/" + name); err != nil || strings.TrimSpace(string(value)) != "1" {
+			return fmt.Sprintf("policies do not hold between pods of this node, since net.bridge.%s is not 1: "+
+				"load the kernel module br_netfilter (modprobe br_netfilter) and restart k3m", name)
+		}
+	}
+	return ""
 }
 
 // baseRules are the rules of a base chain. When closed, which is as long as there is any
