@@ -82,6 +82,7 @@ type loop struct {
 	retry   wait.Backoff
 	retryAt time.Time
 	failing string // what was last reported
+	ready   bool   // was reported once
 }
 
 // run does the work until ctx ends, and returns nil then, or until it can't go on.
@@ -250,8 +251,12 @@ func (l *loop) sync(ctx context.Context) {
 			l.log.Info("the network policies are in place again")
 		}
 		l.failing, l.retry = "", retries
-		l.report.Ready()
-		if reason := l.programmer.network.unseen(); reason != "" {
+		reason := l.programmer.network.unseen()
+		if reason == "" || !l.ready {
+			l.report.Ready()
+			l.ready = true
+		}
+		if reason != "" {
 			l.report.Degraded(reason)
 		}
 		return
@@ -267,10 +272,13 @@ func (l *loop) sync(ctx context.Context) {
 // ask finds out, in the background, whose the addresses can be that were handed out to
 // nobody knows whom.
 func (l *loop) ask(ctx context.Context) {
-	if l.asking || !l.engine.closed() || time.Now().Before(l.askNext) {
+	if l.asking || time.Now().Before(l.askNext) {
 		return
 	}
 	l.askNext = time.Time{}
+	if !l.engine.closed() {
+		return
+	}
 	addrs := l.engine.unknown()
 	if len(addrs) == 0 {
 		return
