@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/k3m-io/k3m/components/launch"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/client"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
 // slowStart is after how long a component's status says that it is not ready yet. Its
@@ -24,11 +26,13 @@ var errRestart = errors.New("a restart was asked for")
 
 // component is one component's life; live is its only goroutine.
 type component struct {
-	entry  Entry
+	id     string
+	entry  Entry // this and info change between processes, with sup.mu held
 	info   sdk.Info
 	sup    *Supervisor
 	logger hclog.Logger
-	uid    int // -1: the core's own
+	uid    int             // -1: the core's own
+	config json.RawMessage // nil: it has none
 
 	ctx      context.Context // ends when the component is to stop
 	cancel   context.CancelCauseFunc
@@ -36,13 +40,17 @@ type component struct {
 	restart  chan struct{}
 	stopped  chan struct{} // closed when live has ended
 
-	status  ComponentStatus // guarded by sup.mu
+	status  ComponentStatus       // guarded by sup.mu
+	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
+	pending *settings             // what the next process runs with; guarded by sup.mu
+	after   []*component          // that must be gone first; guarded by sup.mu
+	gone    bool                  // nothing of it is left; guarded by sup.mu
 	backoff backoff
 }
 
-func newComponent(s *Supervisor, e Entry) *component {
+func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
 	c := &component{
-		entry: e, info: e.Info, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
+		id: e.ID(), entry: e, info: e.Info, config: config, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
 		restart: make(chan struct{}, 1), stopped: make(chan struct{}),
 		status: ComponentStatus{
 			ID: e.ID(), Version: e.Info.Version, Summary: e.Info.Summary, Scope: e.Info.Scope,
@@ -65,6 +73,7 @@ func (c *component) live() {
 		if !first {
 			c.update(func(st *ComponentStatus) { st.Restarts++ })
 		}
+		c.settle()
 		ready, err := c.attempt()
 		c.update(func(st *ComponentStatus) { st.PID = 0 })
 		var refused refusedError
@@ -133,15 +142,19 @@ func (c *component) attempt() (ready time.Duration, err error) {
 		return 0, err
 	}
 	c.update(func(st *ComponentStatus) { st.PID = p.pid() })
-	kubeconfig, err := c.prepare(p)
+	own, err := c.prepare(p)
 	if err == nil {
 		return c.run(p, client.RunRequest{
-			Facts: c.sup.facts(), Kubeconfig: kubeconfig, Config: c.sup.opts.Config[c.info.ID()], StateDir: d.state,
+			Facts: c.sup.facts(), Config: c.config, StateDir: d.state,
+			Kubeconfig: own.kubeconfig, ServingCert: own.cert, ServingKey: own.key,
 		})
 	}
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil || errors.Is(err, errRestart) {
 		c.enter(Stopping, "")
-		return 0, p.end(0)
+		if endErr := p.end(0); endErr != nil || c.ctx.Err() != nil {
+			return 0, endErr
+		}
+		return 0, errRestart
 	}
 	return 0, errors.Join(err, p.end(0))
 }
@@ -227,37 +240,54 @@ func (c *component) freshGroup() (cgroup.Group, error) {
 
 // prepare asks the process who it is and whether it likes its configuration, and waits for
 // what the component requires.
-func (c *component) prepare(p *process) (kubeconfig string, err error) {
+func (c *component) prepare(p *process) (credentials, error) {
 	if err := c.identify(p); err != nil {
-		return "", err
+		return credentials{}, err
 	}
 	if err := c.checkConfig(p); err != nil {
-		return "", err
+		return credentials{}, err
 	}
-	err = c.sup.await(c.ctx, p.died(), func() bool {
-		missing := c.sup.missing(c.info)
-		if len(missing) > 0 {
-			c.set(Waiting, "waits for "+joinRequirements(missing), nil)
+	err := c.sup.await(c.ctx, p.died(), func() bool {
+		reason := c.waitsFor()
+		if reason != "" {
+			c.set(Waiting, reason, nil)
 		}
-		return len(missing) == 0
+		return reason == "" || c.pending != nil
 	})
 	if err != nil {
-		return "", err
+		return credentials{}, err
 	}
 	select {
 	case <-p.died():
-		return "", p.death("while it waited")
+		return credentials{}, p.death("while it waited")
 	default:
 	}
+	if c.superseded() {
+		return credentials{}, errRestart
+	}
 	c.enter(Starting, "")
-	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) || c.sup.opts.Identity == nil {
-		return "", nil
+	return c.credentials()
+}
+
+// credentials are the paths of what a component proves itself with; empty where it has no
+// such thing.
+type credentials struct{ kubeconfig, cert, key string }
+
+func (c *component) credentials() (own credentials, err error) {
+	if !slices.Contains(c.info.Requires, sdk.RequiresAPI) {
+		return own, nil
 	}
-	kubeconfig, err = c.sup.opts.Identity(c.ctx, c.info, max(c.uid, 0))
-	if err != nil {
-		return "", fmt.Errorf("make the component's identity: %w", err)
+	if c.sup.opts.Identity != nil {
+		if own.kubeconfig, err = c.sup.opts.Identity(c.ctx, c.info, max(c.uid, 0)); err != nil {
+			return own, fmt.Errorf("make the component's identity: %w", err)
+		}
 	}
-	return kubeconfig, nil
+	if c.info.ServingCertificate && c.sup.opts.ServingCertificate != nil {
+		if own.cert, own.key, err = c.sup.opts.ServingCertificate(c.ctx, c.info, max(c.uid, 0)); err != nil {
+			return own, fmt.Errorf("make the component's serving certificate: %w", err)
+		}
+	}
+	return own, nil
 }
 
 // identify checks that the process says of itself what is on record.
@@ -279,13 +309,12 @@ func (c *component) identify(p *process) error {
 // checkConfig refuses a configuration that the component itself refuses: it would fail
 // with it each time.
 func (c *component) checkConfig(p *process) error {
-	config, ok := c.sup.opts.Config[c.info.ID()]
-	if !ok || !c.info.Has(sdk.AbilityValidateConfig) {
+	if c.config == nil || !c.info.Has(sdk.AbilityValidateConfig) {
 		return nil
 	}
 	ctx, cancel := c.askContext("did not check its configuration")
 	defer cancel()
-	problems, err := p.ValidateConfig(ctx, config)
+	problems, err := p.ValidateConfig(ctx, c.config)
 	switch {
 	case errors.Is(err, client.ErrGone):
 		return c.awaitDeath(p, "while it checked its configuration")

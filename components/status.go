@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/k3m-io/k3m/sdk"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
 // State is where a component is in its life; see the package's diagram.
@@ -22,6 +23,9 @@ const (
 	Refused   State = "Refused"
 	Stopping  State = "Stopping"
 	Stopped   State = "Stopped"
+	// Removed is not a state to be in: Watch sends it once, when a component that is not
+	// selected any more is gone with all that it left on the host.
+	Removed State = "Removed"
 )
 
 // serving tells whether what requires the component may run: it has been ready, and its
@@ -55,4 +59,7 @@ type ComponentStatus struct {
 	UID int `json:"uid"`
 	// Capabilities are those that the process has; a runtime has all that k3m has.
 	Capabilities []string `json:"capabilities,omitempty"`
+	// Endpoints are where it serves the Services of its Info; none unless it is Ready or
+	// Degraded. They are shared: nobody changes them.
+	Endpoints []nodestatus.Endpoint `json:"endpoints,omitempty"`
 }

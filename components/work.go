@@ -16,6 +16,9 @@ import (
 func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, err error) {
 	select {
 	case <-c.restart: // asked for while this very process was being started
+		if c.superseded() {
+			return 0, errors.Join(p.end(0), errRestart)
+		}
 	default:
 	}
 	var readySince time.Time
@@ -125,6 +128,8 @@ func (c *component) report(r client.Report) {
 		c.sup.gateways = r.Gateways
 		c.sup.broadcast()
 		c.sup.mu.Unlock()
+	case client.Serving:
+		c.serve(r.Endpoints)
 	}
 }
 
@@ -164,6 +169,7 @@ func (c *component) set(state State, reason string, more func(*ComponentStatus))
 		st.Since = time.Now()
 	}
 	st.State, st.Reason, st.NextStart = state, reason, time.Time{}
+	c.serveAs(state)
 	if more != nil {
 		more(st)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -33,7 +35,14 @@ import (
 //	     ├─ components launched; runtime ── CRI endpoint ─┐                ├─ cni runs
 //	     └─ agent ── joins through the API ── kubelet ◄───┘── "node" ──────┘
 type server struct {
-	plan  *plan
+	// plan is what the server was started with; live is what of it changes.
+	plan   *plan
+	live   *live
+	loader *config.Loader
+	hangup <-chan os.Signal // reads the files again
+
+	authorized chan struct{} // closed when the API is up and the components have their rights
+
 	start time.Time
 	log   *slog.Logger
 	// logs are the last lines of each component.
@@ -46,12 +55,14 @@ type server struct {
 	agent        *agent.Agent
 	components   *components.Supervisor
 	filter       agent.PacketFilter
+	resolvConf   string // with the node's own name servers
+	board        *board
 	notifier     notifier
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, log *logging.Log) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log) (*server, error) {
+	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()
@@ -88,15 +99,22 @@ func (s *server) prepare(log *logging.Log) error {
 	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
 		s.log.Warn("an older distribution could not be removed", "error", err)
 	}
+	s.expectParts()
 	s.filter = agent.DetectPacketFilter(context.Background())
+	if s.resolvConf = cfg.ResolvConf; s.resolvConf == "" {
+		var err error
+		if s.resolvConf, err = agent.ResolvConf(cfg.DataDir, s.log); err != nil {
+			return err
+		}
+	}
 	s.controlPlane = controlplane.New(controlplane.Options{
 		DataDir: cfg.DataDir, RunDir: cfg.RunDir,
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Port: config.APIPort,
 		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
-		ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
+		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
-		Component: s.groups,
-		Args:      s.plan.args,
+		Component: s.groups, Services: s.services,
+		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
 		Selection:    s.plan.selection,
@@ -106,20 +124,22 @@ func (s *server) prepare(log *logging.Log) error {
 		CgroupParent: cgroupParent(cfg.DataDir),
 		Config:       s.plan.configs,
 		Facts:        s.facts,
-		Identity:     s.identity,
-		Logger:       log.Components(),
-		StopTimeout:  componentsLimit,
+		Identity:     s.identity, ServingCertificate: s.servingCertificate,
+		Logger:      log.Components(),
+		StopTimeout: componentsLimit,
+		Forget:      func(info sdk.Info) error { return s.agent.ForgetComponent(info.ID()) },
 	})
 	var err error
+	s.board = newBoard()
 	s.agent, err = agent.New(agent.Options{
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
 		ServerURL: "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
 		TokenFile: controlplane.TokenFile(cfg.DataDir),
 		ServerUp:  s.controlPlane.Joinable(), ControllersBuilt: s.controlPlane.ControllersBuilt(),
 		Runtime:    s.components.Runtime,
-		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter,
+		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter, ResolvConf: s.resolvConf,
 		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
-		Logger: s.log,
+		Health: s.health, Logger: s.log,
 	})
 	return err
 }
@@ -131,9 +151,12 @@ func (s *server) run(ctx context.Context) error {
 	defer cancel(nil)
 	parts := []part{
 		{"control plane", s.controlPlane.Run},
+		{"state of components", s.keepBoard},
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
+		{"reload on SIGHUP", s.followSignals},
+		{"health", s.watchHealth},
 		{"admin socket", s.serveAdmin},
 	}
 	running := make([]*runningPart, len(parts))
@@ -226,7 +249,12 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
+	s.board.setSelected(s.plan.selection.Infos())
+	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
+		return nil
+	}
+	if !s.board.installed(ctx) {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresAPI)
@@ -286,8 +314,10 @@ func happened(ctx context.Context, event <-chan struct{}) bool {
 // facts are what a component is told when its Run is called.
 func (s *server) facts() sdk.Facts {
 	f := s.plan.facts()
-	f.ClusterCIDRs, f.ServiceCIDRs, f.ClusterDNS, f.ClusterDomain = clusterCIDRs, serviceCIDRs, clusterDNS, clusterDomain
+	f.ClusterCIDRs, f.ServiceCIDRs = clusterCIDRs, serviceCIDRs
+	f.ClusterDNS, f.ClusterDomain = []netip.Addr{s.plan.cfg.ClusterDNS}, s.plan.cfg.ClusterDomain
 	f.PacketFilter = sdk.PacketFilter(s.filter.Mode)
+	f.ResolvConf = s.resolvConf
 	return f
 }
 
@@ -296,13 +326,25 @@ func (s *server) identity(ctx context.Context, info sdk.Info, uid int) (string, 
 	return s.agent.ComponentKubeconfig(ctx, info.ID(), uid)
 }
 
+// servingCertificate gets a component's TLS certificate from the supervisor.
+func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int) (cert, key string, err error) {
+	return s.agent.ComponentServing(ctx, info.ID(), uid)
+}
+
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
-	for _, info := range s.plan.selection.Infos() {
-		if info.ID() == id {
-			return components.Groups(info), info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
-		}
-	}
-	return nil, false
+	info, ok := s.selectedOn(id, node)
+	return components.Groups(info), ok
+}
+
+// services are those that a selected component's TLS certificate on a node is for.
+func (s *server) services(id, node string) ([]string, bool) {
+	info, ok := s.selectedOn(id, node)
+	return info.Services, ok && info.ServingCertificate
+}
+
+func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
+	info, ok := s.live.find(id)
+	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }

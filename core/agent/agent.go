@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
@@ -62,6 +64,16 @@ func (a *Agent) Cluster() wire.ClusterFacts {
 		return id.cluster
 	}
 	return wire.ClusterFacts{}
+}
+
+// NodeConfig is a client of the API as the node itself (system:node:<name>). It is an error
+// before Joined.
+func (a *Agent) NodeConfig() (*rest.Config, error) {
+	id := a.identity()
+	if id == nil {
+		return nil, errors.New("the node has not joined yet")
+	}
+	return clientcmd.BuildConfigFromFlags("", id.files.kubeletKubeconfig)
 }
 
 // identity is nil before Joined.

@@ -29,30 +29,12 @@ func (a *Agent) ComponentKubeconfig(ctx context.Context, id string, uid int) (st
 }
 
 func (a *Agent) componentKubeconfig(ctx context.Context, id string, uid int) (string, error) {
-	if !componentID.MatchString(id) {
-		return "", fmt.Errorf("%q is not a component's ID", id)
-	}
-	if err := wait(ctx, a.joined); err != nil {
+	cert, key, err := a.componentCertificate(ctx, wire.ComponentPath, id)
+	if err != nil {
 		return "", err
 	}
 	node := a.identity()
-	csr, key, err := pki.NewRequest()
-	if err != nil {
-		return "", err
-	}
-	client, err := verifiedClient(node.serverCA, &node.kubelet)
-	if err != nil {
-		return "", err
-	}
-	defer client.CloseIdleConnections()
-	var resp wire.ComponentResponse
-	err = a.retry(ctx, func() error {
-		return post(ctx, client, a.opts.ServerURL+wire.ComponentPath, nil, wire.ComponentRequest{ID: id, CSR: string(csr)}, &resp)
-	})
-	if err != nil {
-		return "", err
-	}
-	if _, err := checkPair("client", resp.Cert, key, node.clientCA, "k3m:component:"+id+":"+a.opts.NodeName); err != nil {
+	if _, err := checkPair("client", cert, key, node.clientCA, "k3m:component:"+id+":"+a.opts.NodeName); err != nil {
 		return "", err
 	}
 	// Relative names, so that the directory can be mounted elsewhere.
@@ -60,19 +42,79 @@ func (a *Agent) componentKubeconfig(ctx context.Context, id string, uid int) (st
 	if err != nil {
 		return "", err
 	}
-	dir := a.opts.path("components", id)
+	dir, err := a.writeComponent(id, uid, file{"server-ca.crt", node.serverCA}, file{"client.crt", []byte(cert)},
+		file{"client.key", key}, file{"kubeconfig", config})
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "kubeconfig"), nil
+}
+
+// ComponentServing gets a component a TLS certificate for the DNS names of its Services, signed
+// by the server CA, and returns the paths of it and its key, which only root and uid can read.
+// It blocks as ComponentKubeconfig does, and makes a new key at each call too.
+func (a *Agent) ComponentServing(ctx context.Context, id string, uid int) (cert, key string, err error) {
+	dir, err := a.componentServing(ctx, id, uid)
+	if err != nil {
+		return "", "", fmt.Errorf("certify component %s: %w", id, err)
+	}
+	return filepath.Join(dir, "serving.crt"), filepath.Join(dir, "serving.key"), nil
+}
+
+func (a *Agent) componentServing(ctx context.Context, id string, uid int) (dir string, err error) {
+	cert, key, err := a.componentCertificate(ctx, wire.ComponentServingPath, id)
+	if err != nil {
+		return "", err
+	}
+	if _, err := checkPair("serving", cert, key, a.identity().serverCA, ""); err != nil {
+		return "", err
+	}
+	return a.writeComponent(id, uid, file{"serving.crt", []byte(cert)}, file{"serving.key", key})
+}
+
+// componentCertificate makes a key and has a server sign a certificate for it.
+func (a *Agent) componentCertificate(ctx context.Context, path, id string) (cert string, key []byte, err error) {
+	if !componentID.MatchString(id) {
+		return "", nil, fmt.Errorf("%q is not a component's ID", id)
+	}
+	if err := wait(ctx, a.joined); err != nil {
+		return "", nil, err
+	}
+	node := a.identity()
+	csr, key, err := pki.NewRequest()
+	if err != nil {
+		return "", nil, err
+	}
+	client, err := verifiedClient(node.serverCA, &node.kubelet)
+	if err != nil {
+		return "", nil, err
+	}
+	defer client.CloseIdleConnections()
+	var resp wire.ComponentResponse
+	err = a.retry(ctx, func() error {
+		return post(ctx, client, a.opts.ServerURL+path, nil, wire.ComponentRequest{ID: id, CSR: string(csr)}, &resp)
+	})
+	return resp.Cert, key, err
+}
+
+// file is a file of a component's own.
+type file struct {
+	name string
+	data []byte
+}
+
+// writeComponent writes files for a component's user into its directory.
+func (a *Agent) writeComponent(id string, uid int, files ...file) (dir string, err error) {
+	dir = a.opts.path("components", id)
 	if err := makeTraversable(a.opts.DataDir, dir); err != nil {
 		return "", err
 	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{"server-ca.crt", node.serverCA}, {"client.crt", []byte(resp.Cert)}, {"client.key", key}, {"kubeconfig", config}} {
+	for _, f := range files {
 		if err := writeFor(uid, filepath.Join(dir, f.name), f.data); err != nil {
 			return "", err
 		}
 	}
-	return filepath.Join(dir, "kubeconfig"), nil
+	return dir, nil
 }
 
 // makeTraversable makes dir, and lets everybody pass through it and what lies between base

@@ -197,6 +197,7 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 			Token:     creds.token,
 			Client:    loopback,
 			Component: c.opts.Component,
+			Services:  c.opts.Services,
 			NodeName:  c.opts.NodeName,
 			API:       c.apiNames(),
 			Cluster:   c.clusterFacts(),

@@ -46,6 +46,9 @@ type Options struct {
 	// Component says which groups the certificate of a component on a node has, and whether
 	// the component may have one there at all. It is called for each request of a node.
 	Component func(id, node string) (groups []string, ok bool)
+	// Services says which Services ("<namespace>/<name>") a component on a node serves with
+	// TLS, and whether it may have a certificate for them. Optional.
+	Services func(id, node string) (services []string, ok bool)
 
 	// Args are the user's own arguments. Check them with Args.Validate before anything else.
 	Args Args
@@ -66,6 +69,11 @@ func DatabaseFile(dataDir string) string {
 // TokenFile is where the token that nodes join with is.
 func TokenFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "node-token")
+}
+
+// ServerCAFile is the certificate of the authority that signs what servers show.
+func ServerCAFile(dataDir string) string {
+	return filepath.Join(dataDir, "server", "tls", "server-ca.crt")
 }
 
 // AdminKubeconfig is the administrator's kubeconfig in a data directory, beside the one at

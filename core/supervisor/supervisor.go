@@ -39,6 +39,9 @@ type Options struct {
 	// Component says which groups the certificate of a component on a node has, and whether
 	// it may have one.
 	Component func(id, node string) (groups []string, ok bool)
+	// Services says which Services ("<namespace>/<name>") a component on a node serves with
+	// TLS, and whether it may have a certificate for them. Nil: none has.
+	Services func(id, node string) (services []string, ok bool)
 	// NodeName is the name of this server's own node, which joins over the loopback, and API
 	// are the names that the API's certificate has. No other node gets a certificate with
 	// one of those.
@@ -82,6 +85,7 @@ func New(opts Options) (*Supervisor, error) {
 	s.routes.HandleFunc("GET "+wire.CACertsPath, s.caCerts)
 	s.routes.Handle("POST "+wire.JoinPath, answer(s.join))
 	s.routes.Handle("POST "+wire.ComponentPath, answer(s.component))
+	s.routes.Handle("POST "+wire.ComponentServingPath, answer(s.componentServing))
 	s.routes.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, refuse(http.StatusNotFound, "the supervisor has no %s %s: are agent and server of the same k3m version?", r.Method, r.URL.Path))
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -31,6 +32,9 @@ type Options struct {
 	Facts sdk.Facts
 	// Kubeconfig is the path of a kubeconfig for a component that requires the API.
 	Kubeconfig string
+	// ServingCert and ServingKey are the paths of a certificate and its key, PEM, for a
+	// component that asks for one.
+	ServingCert, ServingKey string
 	// Config is a good configuration; nil is none.
 	Config json.RawMessage
 	// BadConfigs must be refused, each with a problem at its path.
@@ -78,6 +82,13 @@ func (o Options) withDefaults(t *testing.T) Options {
 	orPrefixes(&f.ServiceCIDRs, "10.43.0.0/16")
 	dir := t.TempDir()
 	f.RuntimeEndpoint = cmp.Or(f.RuntimeEndpoint, "unix://"+filepath.Join(dir, "runtime.sock"))
+	f.LocalStoragePath = cmp.Or(f.LocalStoragePath, filepath.Join(dir, "storage"))
+	if f.ResolvConf == "" {
+		f.ResolvConf = filepath.Join(dir, "resolv.conf")
+		if err := os.WriteFile(f.ResolvConf, []byte("# names no server\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, p := range []struct {
 		path *string
 		name string

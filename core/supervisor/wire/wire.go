@@ -6,11 +6,12 @@ package wire
 // Routes, all below the API's address. CACerts answers anyone; Join asks for HTTP basic
 // authentication with the token's user and secret; Component asks for a client
 // certificate of a node (CN=system:node:<name>), which the supervisor verifies against
-// the client CA by itself.
+// the client CA by itself, and so does ComponentServing.
 const (
-	CACertsPath   = "/v1-k3m/cacerts"
-	JoinPath      = "/v1-k3m/join"
-	ComponentPath = "/v1-k3m/component"
+	CACertsPath          = "/v1-k3m/cacerts"
+	JoinPath             = "/v1-k3m/join"
+	ComponentPath        = "/v1-k3m/component"
+	ComponentServingPath = "/v1-k3m/component/serving"
 )
 
 // MaxBody is the most bytes that either side reads of a body.
@@ -53,7 +54,8 @@ type ClusterFacts struct {
 	ClusterDomain string   `json:"clusterDomain"`
 }
 
-// ComponentRequest asks for the client certificate of a component on the asking node.
+// ComponentRequest asks for a certificate of a component on the asking node: its client
+// certificate or, at ComponentServing, one for the DNS names of its Services.
 type ComponentRequest struct {
 	// ID is the component's, "cni.flannel".
 	ID string `json:"id"`
@@ -61,7 +63,8 @@ type ComponentRequest struct {
 	CSR string `json:"csr"`
 }
 
-// ComponentResponse carries the certificate: CN=k3m:component:<id>:<node>.
+// ComponentResponse carries the certificate: CN=k3m:component:<id>:<node>, or a serving one
+// that the server CA signed.
 type ComponentResponse struct {
 	Cert string `json:"cert"`
 }

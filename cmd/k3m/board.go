@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/clustercomponents"
+	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/sdk"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
+)
+
+// board is what the API shows of the components: what this node says of its own, and what the
+// cluster makes of all nodes' words.
+type board struct {
+	ready chan struct{} // closed when the API serves the kinds
+
+	mu       sync.Mutex
+	cluster  *clustercomponents.Cluster // nil before the API is ready
+	node     *clustercomponents.Node    // nil before the node has joined
+	selected []sdk.Info
+	chosen   bool // setSelected was called
+}
+
+func newBoard() *board { return &board{ready: make(chan struct{})} }
+
+// installPatience is how long components that need the API wait for the kinds to be served. It
+// takes a tenth of a second; where it fails, they are better off without.
+const installPatience = 3 * time.Second
+
+// installed waits for the API to serve the kinds, within reason; false means that ctx ended.
+func (b *board) installed(ctx context.Context) bool {
+	patience := time.NewTimer(installPatience)
+	defer patience.Stop()
+	select {
+	case <-b.ready:
+	case <-patience.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// setSelected says which components the cluster has from now on: Components, endpoints and
+// objects of others are removed.
+func (b *board) setSelected(infos []sdk.Info) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.selected, b.chosen = infos, true
+	if b.cluster != nil {
+		b.cluster.SetSelected(infos)
+	}
+}
+
+// updateNode changes what the node says of itself, once it has joined.
+func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.node != nil {
+		b.node.Update(change)
+	}
+}
+
+// keepBoard runs both halves of the board until ctx ends. It ends after the components do, so that
+// their endpoints are withdrawn.
+func (s *server) keepBoard(ctx context.Context) error {
+	halves, ctx := errgroup.WithContext(ctx)
+	halves.Go(func() error { return s.keepCluster(ctx) })
+	halves.Go(func() error { return s.keepNode(ctx) })
+	return halves.Wait()
+}
+
+func (s *server) keepCluster(ctx context.Context) error {
+	if !happened(ctx, s.controlPlane.APIReady()) {
+		return nil
+	}
+	ca, err := os.ReadFile(controlplane.ServerCAFile(s.plan.cfg.DataDir))
+	if err != nil {
+		return fmt.Errorf("read the server's authority: %w", err)
+	}
+	cluster, err := clustercomponents.New(clustercomponents.Options{
+		Config: s.controlPlane.AdminConfig(), ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain, ServerCA: ca,
+		Health: s.health, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.board.mu.Lock()
+	s.board.cluster = cluster
+	if s.board.chosen {
+		cluster.SetSelected(s.board.selected)
+	}
+	s.board.mu.Unlock()
+	running, ctx := errgroup.WithContext(ctx)
+	running.Go(func() error {
+		if happened(ctx, cluster.Installed()) {
+			close(s.board.ready)
+		}
+		return nil
+	})
+	running.Go(func() error { return cluster.Run(ctx) })
+	return running.Wait()
+}
+
+// keepNode tells the cluster how the node's components fare, with the node's own rights.
+func (s *server) keepNode(ctx context.Context) error {
+	if !happened(ctx, s.agent.Joined()) || !happened(ctx, s.board.ready) {
+		return nil
+	}
+	config, err := s.agent.NodeConfig()
+	if err != nil {
+		return err
+	}
+	node, err := clustercomponents.NewNode(clustercomponents.NodeOptions{Config: config, Name: s.plan.cfg.NodeName, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.board.mu.Lock()
+	s.board.node = node
+	s.board.mu.Unlock()
+	halves, ctx := errgroup.WithContext(ctx)
+	halves.Go(func() error { return node.Run(ctx) })
+	halves.Go(func() error {
+		for range s.components.Watch(ctx) {
+			all, gateways := s.componentStates(), texts(s.components.PodGateways())
+			s.board.updateNode(func(st *nodestatus.NodeStatus) {
+				st.Components, st.PodGateways, st.NodeIPs = all, gateways, texts(s.plan.cfg.NodeIPs)
+			})
+		}
+		return nil
+	})
+	return halves.Wait()
+}
+
+// componentStates are the node's components in the API's words.
+func (s *server) componentStates() []nodestatus.ComponentState {
+	labels := map[string]map[string]string{}
+	for _, info := range s.live.inForce().selection.Infos() {
+		labels[info.ID()] = info.Labels
+	}
+	var out []nodestatus.ComponentState
+	for _, st := range s.components.Status() {
+		out = append(out, nodestatus.ComponentState{
+			ID: st.ID, Version: st.Version, State: string(st.State),
+			Serving: st.State == components.Ready || st.State == components.Degraded, Reason: st.Reason,
+			Since: st.Since.UTC(), Restarts: st.Restarts,
+			LastError: st.LastError, LastErrorTime: st.LastErrorTime.UTC(),
+			Labels: labels[st.ID], Endpoints: st.Endpoints,
+		})
+	}
+	return out
+}
+
+func texts(addresses []netip.Addr) []string {
+	var out []string
+	for _, a := range addresses {
+		out = append(out, a.String())
+	}
+	return out
+}

@@ -1,0 +1,160 @@
+package clustercomponents
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	admission "k8s.io/client-go/applyconfigurations/admissionregistration/v1"
+	rbac "k8s.io/client-go/applyconfigurations/rbac/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
+	"sigs.k8s.io/yaml"
+
+	"github.com/k3m-io/k3m/sdk/nodestatus"
+)
+
+//go:embed crds/*.yaml
+var definitions embed.FS
+
+var (
+	definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	nodeResource       = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.NodeComponentsResource}
+	componentResource  = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.ComponentResource}
+)
+
+const (
+	managedBy    = "app.kubernetes.io/managed-by"
+	fieldManager = "k3m"
+	// nodeRule names the right of nodes to write NodeComponents, and the fence around it.
+	nodeRule = "k3m:node-status"
+	// nodePolicy is the fence's name as an object of admission, which may have no colon.
+	nodePolicy = "k3m-node-status"
+)
+
+// apply is how objects are written: what k3m owns is k3m's, whoever changed it.
+var apply = metav1.ApplyOptions{FieldManager: fieldManager, Force: true}
+
+// install puts the definitions of the two kinds in place and lets each node write its own
+// NodeComponents. It returns when the API serves both kinds.
+func install(ctx context.Context, client kubernetes.Interface, objects dynamic.Interface) error {
+	files, err := fs.Glob(definitions, "crds/*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := installDefinition(ctx, objects, file); err != nil {
+			return fmt.Errorf("install the kinds of objects that show components: %w", err)
+		}
+	}
+	for _, kind := range []schema.GroupVersionResource{nodeResource, componentResource} {
+		if err := served(ctx, objects, kind); err != nil {
+			return fmt.Errorf("install the kinds of objects that show components: wait for %s: %w", kind.Resource, err)
+		}
+	}
+	if err := letNodesWrite(ctx, client); err != nil {
+		return fmt.Errorf("let nodes tell of their components: %w", err)
+	}
+	return nil
+}
+
+func installDefinition(ctx context.Context, objects dynamic.Interface, file string) error {
+	text, err := definitions.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	definition := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(text, &definition.Object); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	client := objects.Resource(definitionResource)
+	if _, err := client.Apply(ctx, definition.GetName(), definition, apply); err != nil {
+		return err
+	}
+	only := fields.OneTermEqualSelector(metav1.ObjectNameField, definition.GetName()).String()
+	lists := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = only
+			return client.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = only
+			return client.Watch(ctx, o)
+		},
+	}
+	_, err = watchtools.UntilWithSync(ctx, lists, &unstructured.Unstructured{}, nil, func(e watch.Event) (bool, error) {
+		object, ok := e.Object.(*unstructured.Unstructured)
+		return ok && e.Type != watch.Deleted && established(object), nil
+	})
+	return err
+}
+
+func established(definition *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(c any) bool {
+		condition, ok := c.(map[string]any)
+		return ok && condition["type"] == "Established" && condition["status"] == "True"
+	})
+}
+
+// served waits until the API answers for a kind that is Established: its handler reads the
+// condition from a cache of its own, and there is no event for that.
+func served(ctx context.Context, objects dynamic.Interface, kind schema.GroupVersionResource) error {
+	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		_, err := objects.Resource(kind).List(ctx, metav1.ListOptions{Limit: 1})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// letNodesWrite gives the nodes' own identities (system:node:<name>) the right to write the
+// NodeComponents of their name, behind a fence that stands first: RBAC can't tell one node's
+// object from another's.
+func letNodesWrite(ctx context.Context, client kubernetes.Interface) error {
+	labels := map[string]string{managedBy: fieldManager}
+	const message = "a node may write the NodeComponents object of its own name alone"
+	policy := admission.ValidatingAdmissionPolicy(nodePolicy).WithLabels(labels).WithSpec(
+		admission.ValidatingAdmissionPolicySpec().
+			WithFailurePolicy(admissionv1.Fail).
+			WithMatchConstraints(admission.MatchResources().WithResourceRules(admission.NamedRuleWithOperations().
+				WithAPIGroups(nodestatus.Group).WithAPIVersions("*").WithResources(nodestatus.NodeComponentsResource).
+				WithOperations(admissionv1.Create, admissionv1.Update, admissionv1.Delete))).
+			WithMatchConditions(admission.MatchCondition().WithName("nodes").
+				WithExpression("'system:nodes' in request.userInfo.groups")).
+			WithValidations(admission.Validation().WithMessage(message).
+				WithExpression("request.userInfo.username == 'system:node:' + request.name")))
+	if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Apply(ctx, policy, apply); err != nil {
+		return err
+	}
+	fence := admission.ValidatingAdmissionPolicyBinding(nodePolicy).WithLabels(labels).WithSpec(
+		admission.ValidatingAdmissionPolicyBindingSpec().WithPolicyName(nodePolicy).WithValidationActions(admissionv1.Deny))
+	if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Apply(ctx, fence, apply); err != nil {
+		return err
+	}
+	role := rbac.ClusterRole(nodeRule).WithLabels(labels).WithRules(rbac.PolicyRule().
+		WithVerbs("get", "list", "watch", "create", "patch").WithAPIGroups(nodestatus.Group).WithResources(nodestatus.NodeComponentsResource))
+	if _, err := client.RbacV1().ClusterRoles().Apply(ctx, role, apply); err != nil {
+		return err
+	}
+	binding := rbac.ClusterRoleBinding(nodeRule).WithLabels(labels).
+		WithRoleRef(rbac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("ClusterRole").WithName(nodeRule)).
+		WithSubjects(rbac.Subject().WithAPIGroup("rbac.authorization.k8s.io").WithKind("Group").WithName("system:nodes"))
+	_, err := client.RbacV1().ClusterRoleBindings().Apply(ctx, binding, apply)
+	return err
+}

@@ -1,0 +1,282 @@
+package clustercomponents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/sdk/nodestatus"
+)
+
+// healthPart is what the objects of components are called on the health board.
+const healthPart = "component objects"
+
+// keeper writes Component objects and the objects that components own. Its loop is its only
+// goroutine, so a component's objects and the record of them change in order:
+//
+//	recorded in Component.status.objects ── applied ── … ── removed ── taken off the record
+//
+// and a server that dies in between leaves nothing that the next one does not know of.
+type keeper struct {
+	*Cluster
+	watches  *watches
+	objects  *objectClient
+	recorder record.EventRecorder
+
+	seeded  bool
+	written map[string]nodestatus.Component // as the API has them, by ID
+	uids    map[string]types.UID            // of the Component objects
+	failing map[string]map[string]bool      // by ID and node: an Event told of a failure
+}
+
+// keepComponents keeps Components and their objects until ctx ends.
+func (c *Cluster) keepComponents(ctx context.Context, w *watches) error {
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.client.CoreV1().Events("")})
+	k := &keeper{
+		Cluster: c, watches: w, objects: newObjectClient(ctx, c),
+		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager}),
+		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, failing: map[string]map[string]bool{},
+	}
+	defer k.objects.end()
+	return c.loop(ctx, c.summaryWork, summaryInterval, summaryBurst, "the state of components can't be shown", k.sync)
+}
+
+func (k *keeper) sync(ctx context.Context) error {
+	s, ok := k.snapshot()
+	if !ok {
+		return nil
+	}
+	k.see()
+	var applyErr error
+	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
+		if err := k.applyObjects(ctx, s, id); err != nil {
+			applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
+		}
+	}
+	k.tell(applyErr)
+	errs := []error{applyErr}
+	for _, id := range slices.Sorted(maps.Keys(k.written)) {
+		if _, selected := s.selected[id]; !selected {
+			errs = append(errs, k.remove(ctx, id))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
+		errs = append(errs, k.write(ctx, s, id, k.written[id].Status.Objects))
+	}
+	return errors.Join(errs...)
+}
+
+// see takes note of Components that the API has and k3m did not write since it started, or had,
+// and somebody has removed.
+func (k *keeper) see() {
+	for _, o := range k.watches.components.List() {
+		object, ok := o.(*unstructured.Unstructured)
+		if !ok {
+			continue
+		}
+		id := object.GetName()
+		if _, known := k.written[id]; known || k.seeded {
+			continue
+		}
+		var c nodestatus.Component
+		if err := fromUnstructured(object, &c); err != nil {
+			k.opts.Logger.Warn("a Component object can't be read; writing it anew", "component", id, "error", err)
+		}
+		k.written[id], k.uids[id] = c, object.GetUID()
+	}
+	k.seeded = true
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id := range k.removed {
+		if c, ok := k.written[id]; ok {
+			c.Spec = nodestatus.ComponentSpec{} // so that it is written again
+			k.written[id] = c
+		}
+	}
+	clear(k.removed)
+}
+
+// applyObjects applies what a component owns, after it was put on record.
+func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error {
+	wanted, err := k.objects.expand(s.selected[id])
+	if err != nil {
+		return err
+	}
+	recorded := k.written[id].Status.Objects
+	all := slices.Clone(recorded)
+	var refs []nodestatus.ObjectReference
+	for _, o := range wanted {
+		ref := referenceTo(o)
+		refs = append(refs, ref)
+		if !slices.Contains(all, ref) {
+			all = append(all, ref)
+		}
+	}
+	if len(all) > len(recorded) {
+		if err := k.write(ctx, s, id, all); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, o := range wanted {
+		if err := k.objects.apply(ctx, o); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	left, err := k.objects.remove(ctx, id, slices.DeleteFunc(all, func(r nodestatus.ObjectReference) bool { return slices.Contains(refs, r) }))
+	errs = append(errs, err)
+	if len(refs)+len(left) != len(k.written[id].Status.Objects) {
+		errs = append(errs, k.write(ctx, s, id, append(refs, left...)))
+	}
+	return errors.Join(errs...)
+}
+
+// remove removes what a component that is not selected any more owned, and then its object.
+func (k *keeper) remove(ctx context.Context, id string) error {
+	c := k.written[id]
+	left, err := k.objects.remove(ctx, id, c.Status.Objects)
+	if len(left) > 0 {
+		c.Status.Objects = left
+		k.written[id] = c
+		return fmt.Errorf("component %s: %w", id, err)
+	}
+	err = k.dynamic.Resource(componentResource).Delete(ctx, id, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("component %s: %w", id, err)
+	}
+	delete(k.written, id)
+	delete(k.uids, id)
+	delete(k.failing, id)
+	return nil
+}
+
+// write writes a Component if it has changed, and tells of what has changed in Events.
+func (k *keeper) write(ctx context.Context, s *snapshot, id string, objects []nodestatus.ObjectReference) error {
+	c := s.summarize(s.selected[id])
+	c.Status.Objects = objects
+	before := k.written[id]
+	if equalComponents(before, c) {
+		return nil
+	}
+	object, err := toUnstructured(c)
+	if err != nil {
+		return err
+	}
+	object.SetAPIVersion(nodestatus.Group + "/" + nodestatus.Version)
+	object.SetKind(nodestatus.ComponentKind)
+	object.SetName(id)
+	object.SetLabels(map[string]string{managedBy: fieldManager})
+	done, err := k.dynamic.Resource(componentResource).Apply(ctx, id, object, apply)
+	if err != nil {
+		return fmt.Errorf("component %s: %w", id, err)
+	}
+	k.written[id], k.uids[id] = c, done.GetUID()
+	if k.failing[id] == nil {
+		k.failing[id] = map[string]bool{}
+	}
+	for _, n := range notesOn(before.Status.Nodes, c.Status.Nodes, k.failing[id]) {
+		k.recorder.Event(k.reference(id), n.kind, n.reason, n.message)
+	}
+	return nil
+}
+
+func (k *keeper) reference(id string) *corev1.ObjectReference {
+	return &corev1.ObjectReference{
+		APIVersion: nodestatus.Group + "/" + nodestatus.Version, Kind: nodestatus.ComponentKind, Name: id, UID: k.uids[id],
+	}
+}
+
+// tell puts an error of the objects on the health board, or takes it off.
+func (k *keeper) tell(err error) {
+	if err == nil {
+		k.opts.Health.Remove(healthPart)
+		return
+	}
+	k.opts.Health.Set(health.Condition{
+		Part: healthPart, State: health.Degraded, Message: strings.ReplaceAll(err.Error(), "\n", "; "),
+		Fix: "Look whether something else forbids the objects, such as an admission webhook; k3m tries again.",
+	})
+}
+
+// equalComponents compares times as the API keeps them, without a location.
+func equalComponents(a, b nodestatus.Component) bool {
+	if len(a.Status.Nodes) != len(b.Status.Nodes) {
+		return false
+	}
+	a.Status.Nodes, b.Status.Nodes = slices.Clone(a.Status.Nodes), slices.Clone(b.Status.Nodes)
+	for i := range a.Status.Nodes {
+		if !a.Status.Nodes[i].Since.Equal(b.Status.Nodes[i].Since) {
+			return false
+		}
+		a.Status.Nodes[i].Since = b.Status.Nodes[i].Since
+	}
+	if len(a.Status.Objects) == 0 && len(b.Status.Objects) == 0 {
+		a.Status.Objects, b.Status.Objects = nil, nil
+	}
+	if len(a.Status.Nodes) == 0 {
+		a.Status.Nodes, b.Status.Nodes = nil, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// note is an Event to be.
+type note struct{ kind, reason, message string }
+
+// troubles are the states that an Event tells of.
+var troubles = []string{"Degraded", "CrashLoop", "Refused", stateLost}
+
+// notesOn are the Events on a component's way from one state of its nodes to the next. failing
+// remembers which nodes had trouble, so that its end is told too.
+func notesOn(before, after []nodestatus.ComponentNode, failing map[string]bool) []note {
+	var notes []note
+	for _, n := range after {
+		var old nodestatus.ComponentNode
+		if i := slices.IndexFunc(before, func(b nodestatus.ComponentNode) bool { return b.Node == n.Node }); i >= 0 {
+			old = before[i]
+		}
+		why := n.Reason
+		if why == "" {
+			why = n.LastError
+		}
+		trouble := slices.Contains(troubles, n.State)
+		switch {
+		case trouble && n.State != old.State:
+			notes = append(notes, note{corev1.EventTypeWarning, n.State, fmt.Sprintf("on node %s: %s", n.Node, why)})
+		case old.Node != "" && n.Restarts > old.Restarts && n.LastError != "":
+			notes = append(notes, note{corev1.EventTypeWarning, "Restarted", fmt.Sprintf("on node %s: %s", n.Node, n.LastError)})
+			failing[n.Node] = true
+		}
+		if trouble || n.State == "Exited" || n.State == "Backoff" {
+			failing[n.Node] = true
+		}
+		if n.State == stateReady && failing[n.Node] {
+			notes = append(notes, note{corev1.EventTypeNormal, stateReady, fmt.Sprintf("ready again on node %s", n.Node)})
+			delete(failing, n.Node)
+		}
+	}
+	return notes
+}
+
+// idLabel is on every object of a component, with its ID.
+const idLabel = "k3m.io/component"
+
+// referenceTo names an object.
+func referenceTo(o *unstructured.Unstructured) nodestatus.ObjectReference {
+	return nodestatus.ObjectReference{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+}
