@@ -64,7 +64,7 @@ generate: ## Generate the wire contract's Go code anew (needs protobuf-compiler)
 		--go-grpc_out=sdk/proto --go-grpc_opt=paths=source_relative sdk/proto/pluginv1/plugin.proto
 
 verify: generate ## Check that generated code, module files and formatting are as committed
-	@for m in . $(MODULES); do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
+	@for m in . $(MODULES) test/conformance/suite; do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
 	@test -z "$$(gofmt -l cmd components core plugins sdk test docs)" || { gofmt -l cmd components core plugins sdk test docs; exit 1; }
 	git diff --exit-code -- sdk/proto
 
