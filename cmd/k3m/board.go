@@ -11,8 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/clustercomponents"
 	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/portguard"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
@@ -68,12 +70,13 @@ func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
 	}
 }
 
-// keepBoard runs both halves of the board until ctx ends. It ends after the components do, so that
+// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends. It ends after the components do, so that
 // their endpoints are withdrawn.
 func (s *server) keepBoard(ctx context.Context) error {
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return s.keepCluster(ctx) })
 	halves.Go(func() error { return s.keepNode(ctx) })
+	halves.Go(func() error { return s.guardPorts(ctx) })
 	return halves.Wait()
 }
 
@@ -137,6 +140,41 @@ func (s *server) keepNode(ctx context.Context) error {
 		return nil
 	})
 	return halves.Wait()
+}
+
+// guardPorts keeps the ports of the node's components closed to the outside.
+func (s *server) guardPorts(ctx context.Context) error {
+	guard := portguard.New(portguard.Options{
+		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Health: s.health, Logger: s.log,
+	})
+	halves, ctx := errgroup.WithContext(ctx)
+	halves.Go(func() error { return guard.Run(ctx) })
+	halves.Go(func() error {
+		for range s.components.Watch(ctx) {
+			guard.Set(servedPorts(s.components.Status()))
+		}
+		return nil
+	})
+	return halves.Wait()
+}
+
+// servedPorts are the ports at which components serve.
+func servedPorts(states []components.ComponentStatus) []portguard.Port {
+	var out []portguard.Port
+	for _, st := range states {
+		for _, e := range st.Endpoints {
+			for _, text := range e.Addresses {
+				address, err := netip.ParseAddr(text)
+				if err != nil {
+					continue // the supervisor made the text of an address
+				}
+				for _, p := range e.Ports {
+					out = append(out, portguard.Port{Address: address, Protocol: p.Protocol, Port: p.Port})
+				}
+			}
+		}
+	}
+	return out
 }
 
 // componentStates are the node's components in the API's words.
