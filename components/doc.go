@@ -10,6 +10,7 @@
 //	supervisor.go  the life of a node's components: start, order, stop, what they report
 //	lifecycle.go   the life of one component: states, restarts, back-off; work.go: its Run
 //	serving.go     where components serve their Services
+//	apply.go       another selection or configuration while components run
 //	process.go     the life of one plugin process; runner.go: what go-plugin sees of it
 //	reaper.go      what happens to plugins when the core is killed; sweep.go: at the next start
 //	authorize.go   the API rights of components; policies.go: the fence between nodes
@@ -34,6 +35,7 @@
 //	                 the contract is broken, the configuration is wrong
 //
 //	any state ── the supervisor ends ──► Stopping ──► Stopped
+//	any state ── not selected any more ► Stopping ──► Stopped ──► Removed (see Supervisor.Apply)
 //
 // A refused component is not tried again before Restart is called: nothing changes by
 // trying. All others are tried for ever. The death of a component touches no other:

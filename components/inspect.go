@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -54,7 +55,11 @@ func (i Inspector) Inspect(ctx context.Context, path string, args ...string) (En
 	e := Entry{Path: filepath.Base(path), Args: args, SHA256: digest, root: filepath.Dir(path)}
 	ctx, cancel := context.WithTimeoutCause(ctx, inspectTimeout, fmt.Errorf("it did not say who it is within %s", inspectTimeout))
 	defer cancel()
-	if e.Info, err = i.ask(ctx, path, e); err != nil {
+	err = i.ask(ctx, path, e, func(p *process) (err error) {
+		e.Info, err = p.Info(ctx)
+		return err
+	})
+	if err != nil {
 		return Entry{}, fmt.Errorf("inspect plugin %s: %w", path, err)
 	}
 	if err := e.validate(); err != nil {
@@ -63,10 +68,28 @@ func (i Inspector) Inspect(ctx context.Context, path string, args ...string) (En
 	return e, nil
 }
 
-func (i Inspector) ask(ctx context.Context, path string, e Entry) (sdk.Info, error) {
+// ValidateConfig has a plugin that can (sdk.AbilityValidateConfig) check a configuration block,
+// in the way that Inspect asks who it is.
+func (i Inspector) ValidateConfig(ctx context.Context, e Entry, config json.RawMessage) ([]sdk.ConfigProblem, error) {
+	path, err := checkTrusted(e.Executable())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, inspectTimeout, fmt.Errorf("it did not check it within %s", inspectTimeout))
+	defer cancel()
+	var problems []sdk.ConfigProblem
+	err = i.ask(ctx, path, e, func(p *process) (err error) {
+		problems, err = p.ValidateConfig(ctx, config)
+		return err
+	})
+	return problems, err
+}
+
+// ask starts a process of the plugin, that owns nothing and may do nothing, for one question.
+func (i Inspector) ask(ctx context.Context, path string, e Entry, question func(*process) error) error {
 	scratch, err := os.MkdirTemp("", "k3m-inspect-")
 	if err != nil {
-		return sdk.Info{}, err
+		return err
 	}
 	defer os.RemoveAll(scratch)
 	spec := launch.Spec{
@@ -82,13 +105,13 @@ func (i Inspector) ask(ctx context.Context, path string, e Entry) (sdk.Info, err
 		spec.UID, spec.GID = inspectUID, inspectUID
 		spec.Limits = append(spec.Limits, launch.Limit{Resource: unix.RLIMIT_NPROC, Value: 256})
 		if err := os.Chown(scratch, inspectUID, inspectUID); err != nil {
-			return sdk.Info{}, err
+			return err
 		}
 		if !i.Own {
 			attr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
 		}
 		if group, err = i.group(filepath.Base(scratch)); err != nil {
-			return sdk.Info{}, err
+			return err
 		}
 		defer func() {
 			_ = group.Remove() // what end could not kill is not empty: it says so
@@ -105,13 +128,13 @@ func (i Inspector) ask(ctx context.Context, path string, e Entry) (sdk.Info, err
 		socketDir: scratch, group: group, output: newOutput(logger), startTimeout: inspectTimeout,
 	})
 	if err != nil {
-		return sdk.Info{}, err
+		return err
 	}
-	info, err := p.Info(ctx)
+	err = question(p)
 	if endErr := p.end(exitPatience); err == nil {
 		err = endErr
 	}
-	return info, err
+	return err
 }
 
 func (i Inspector) group(name string) (cgroup.Group, error) {

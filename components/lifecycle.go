@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,11 +26,13 @@ var errRestart = errors.New("a restart was asked for")
 
 // component is one component's life; live is its only goroutine.
 type component struct {
-	entry  Entry
+	id     string
+	entry  Entry // this and info change between processes, with sup.mu held
 	info   sdk.Info
 	sup    *Supervisor
 	logger hclog.Logger
-	uid    int // -1: the core's own
+	uid    int             // -1: the core's own
+	config json.RawMessage // nil: it has none
 
 	ctx      context.Context // ends when the component is to stop
 	cancel   context.CancelCauseFunc
@@ -37,14 +40,17 @@ type component struct {
 	restart  chan struct{}
 	stopped  chan struct{} // closed when live has ended
 
+	pending *settings             // what the next process runs with; guarded by sup.mu
+	after   []*component          // that must be gone first; guarded by sup.mu
+	gone    bool                  // nothing of it is left; guarded by sup.mu
 	status  ComponentStatus       // guarded by sup.mu
 	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
 	backoff backoff
 }
 
-func newComponent(s *Supervisor, e Entry) *component {
+func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
 	c := &component{
-		entry: e, info: e.Info, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
+		id: e.ID(), entry: e, info: e.Info, config: config, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
 		restart: make(chan struct{}, 1), stopped: make(chan struct{}),
 		status: ComponentStatus{
 			ID: e.ID(), Version: e.Info.Version, Summary: e.Info.Summary, Scope: e.Info.Scope,
@@ -67,6 +73,7 @@ func (c *component) live() {
 		if !first {
 			c.update(func(st *ComponentStatus) { st.Restarts++ })
 		}
+		c.settle()
 		ready, err := c.attempt()
 		c.update(func(st *ComponentStatus) { st.PID = 0 })
 		var refused refusedError
@@ -138,13 +145,16 @@ func (c *component) attempt() (ready time.Duration, err error) {
 	own, err := c.prepare(p)
 	if err == nil {
 		return c.run(p, client.RunRequest{
-			Facts: c.sup.facts(), Config: c.sup.opts.Config[c.info.ID()], StateDir: d.state,
+			Facts: c.sup.facts(), Config: c.config, StateDir: d.state,
 			Kubeconfig: own.kubeconfig, ServingCert: own.cert, ServingKey: own.key,
 		})
 	}
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil || errors.Is(err, errRestart) {
 		c.enter(Stopping, "")
-		return 0, p.end(0)
+		if endErr := p.end(0); endErr != nil || c.ctx.Err() != nil {
+			return 0, endErr
+		}
+		return 0, errRestart
 	}
 	return 0, errors.Join(err, p.end(0))
 }
@@ -238,11 +248,11 @@ func (c *component) prepare(p *process) (credentials, error) {
 		return credentials{}, err
 	}
 	err := c.sup.await(c.ctx, p.died(), func() bool {
-		missing := c.sup.missing(c.info)
-		if len(missing) > 0 {
-			c.set(Waiting, "waits for "+joinRequirements(missing), nil)
+		reason := c.waitsFor()
+		if reason != "" {
+			c.set(Waiting, reason, nil)
 		}
-		return len(missing) == 0
+		return reason == "" || c.pending != nil
 	})
 	if err != nil {
 		return credentials{}, err
@@ -251,6 +261,9 @@ func (c *component) prepare(p *process) (credentials, error) {
 	case <-p.died():
 		return credentials{}, p.death("while it waited")
 	default:
+	}
+	if c.superseded() {
+		return credentials{}, errRestart
 	}
 	c.enter(Starting, "")
 	return c.credentials()
@@ -296,13 +309,12 @@ func (c *component) identify(p *process) error {
 // checkConfig refuses a configuration that the component itself refuses: it would fail
 // with it each time.
 func (c *component) checkConfig(p *process) error {
-	config, ok := c.sup.opts.Config[c.info.ID()]
-	if !ok || !c.info.Has(sdk.AbilityValidateConfig) {
+	if c.config == nil || !c.info.Has(sdk.AbilityValidateConfig) {
 		return nil
 	}
 	ctx, cancel := c.askContext("did not check its configuration")
 	defer cancel()
-	problems, err := p.ValidateConfig(ctx, config)
+	problems, err := p.ValidateConfig(ctx, c.config)
 	switch {
 	case errors.Is(err, client.ErrGone):
 		return c.awaitDeath(p, "while it checked its configuration")

@@ -23,6 +23,9 @@ const (
 	Refused   State = "Refused"
 	Stopping  State = "Stopping"
 	Stopped   State = "Stopped"
+	// Removed is not a state to be in: Watch sends it once, when a component that is not
+	// selected any more is gone with all that it left on the host.
+	Removed State = "Removed"
 )
 
 // serving tells whether what requires the component may run: it has been ready, and its

@@ -46,6 +46,8 @@ type Options struct {
 	// StartTimeout is how long a process may take to shake hands (default 20 s),
 	// StopTimeout how long all components together may take to stop (default 6 s).
 	StartTimeout, StopTimeout time.Duration
+	// Forget removes what Identity made for a component that is not selected any more.
+	Forget func(info sdk.Info) error
 }
 
 // Supervisor runs the components of a node.
@@ -53,18 +55,23 @@ type Options struct {
 //	NewSupervisor ── Run (once; blocks until ctx ends and everything has stopped)
 //	                 all other methods at any time, by any goroutine
 type Supervisor struct {
-	opts       Options
-	uids       *uidTable
-	components []*component
-	reaper     *reaper
-	pulse      time.Duration
+	opts   Options
+	uids   *uidTable
+	reaper *reaper
+	pulse  time.Duration
+	lives  sync.WaitGroup // of components; grows while applying is held
 
-	mu       sync.Mutex
-	changed  chan struct{} // closed and replaced whenever anything below, or a status, changes
-	provided map[sdk.Requirement]bool
-	endpoint string
-	gateways []netip.Addr
-	watchers []*watcher
+	applying chan struct{}   // holds a token while Apply works
+	running  context.Context // Run's own, with applying held
+
+	mu         sync.Mutex
+	components []*component  // replaced as a whole, never changed
+	leaving    []*component  // not selected any more, and not gone yet
+	changed    chan struct{} // closed and replaced whenever anything below, or a status, changes
+	provided   map[sdk.Requirement]bool
+	endpoint   string
+	gateways   []netip.Addr
+	watchers   []*watcher
 }
 
 // NewSupervisor has no side effects.
@@ -81,9 +88,10 @@ func NewSupervisor(o Options) *Supervisor {
 	if os.Geteuid() != 0 {
 		o.CgroupParent = ""
 	}
-	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), pulse: pulseInterval, changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
+	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), pulse: pulseInterval, applying: make(chan struct{}, 1),
+		changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
 	for _, e := range o.Selection.Entries {
-		s.components = append(s.components, newComponent(s, e))
+		s.components = append(s.components, newComponent(s, e, o.Config[e.ID()]))
 	}
 	return s
 }
@@ -105,14 +113,25 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.reaper = reaper
 	defer reaper.close()
 
-	var lives sync.WaitGroup
-	for _, c := range s.components {
-		lives.Go(c.live)
+	s.applying <- struct{}{}
+	s.running = ctx
+	for _, c := range s.selected() {
+		s.lives.Go(c.live)
 	}
+	<-s.applying
 	<-ctx.Done()
-	s.stopAll(context.Cause(ctx))
-	lives.Wait()
+	s.applying <- struct{}{} // an Apply at work ends with ctx, and none begins any more
+	<-s.applying
+	s.stopAll(s.selected(), context.Cause(ctx))
+	s.lives.Wait()
 	return s.removeGroups()
+}
+
+// selected are the components that run, or are to.
+func (s *Supervisor) selected() []*component {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.components
 }
 
 // makeRoom makes the directories above the components' own, and ends what an earlier core
@@ -129,15 +148,15 @@ func (s *Supervisor) makeRoom(ctx context.Context) error {
 	return nil
 }
 
-// stopAll tells components to stop once all that require them have stopped, and returns
-// when all know. They share one deadline, but a stubborn one does not use up the time of
-// those that it requires.
-func (s *Supervisor) stopAll(cause error) {
+// stopAll tells components to stop once those among them that require them have stopped,
+// and returns when all know. They share one deadline, but a stubborn one does not use up
+// the time of those that it requires.
+func (s *Supervisor) stopAll(all []*component, cause error) {
 	start := time.Now()
 	var waits sync.WaitGroup
-	for _, c := range s.components {
+	for _, c := range all {
 		waits.Go(func() {
-			dependents, timeout := s.dependents(c), s.opts.StopTimeout
+			dependents, timeout := s.dependents(c, all), s.opts.StopTimeout
 			if len(dependents) == 0 {
 				timeout = timeout * 5 / 8
 			}
@@ -150,9 +169,11 @@ func (s *Supervisor) stopAll(cause error) {
 	waits.Wait()
 }
 
-// dependents are the components that require c's kind.
-func (s *Supervisor) dependents(c *component) []*component {
-	return slices.DeleteFunc(slices.Clone(s.components), func(d *component) bool {
+// dependents are those that require c's kind.
+func (s *Supervisor) dependents(c *component, all []*component) []*component {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(all), func(d *component) bool {
 		return !slices.Contains(d.info.Requires, sdk.Requirement(c.info.Kind))
 	})
 }
@@ -266,12 +287,9 @@ func (s *Supervisor) facts() sdk.Facts {
 // Restart stops a component's process, if one runs, and starts it again at once: a
 // refused component too.
 func (s *Supervisor) Restart(id string) error {
-	for _, c := range s.components {
-		if c.info.ID() == id {
-			select {
-			case c.restart <- struct{}{}:
-			default: // one is asked for already
-			}
+	for _, c := range s.selected() {
+		if c.id == id {
+			c.askRestart()
 			return nil
 		}
 	}
@@ -287,9 +305,9 @@ func (s *Supervisor) Status() []ComponentStatus {
 
 // statuses is called with the lock held.
 func (s *Supervisor) statuses() []ComponentStatus {
-	out := make([]ComponentStatus, len(s.components))
-	for i, c := range s.components {
-		out[i] = c.status
+	var out []ComponentStatus
+	for _, c := range slices.Concat(s.components, s.leaving) {
+		out = append(out, c.status)
 	}
 	return out
 }

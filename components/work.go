@@ -16,6 +16,9 @@ import (
 func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, err error) {
 	select {
 	case <-c.restart: // asked for while this very process was being started
+		if c.superseded() {
+			return 0, errors.Join(p.end(0), errRestart)
+		}
 	default:
 	}
 	var readySince time.Time

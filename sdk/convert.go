@@ -56,6 +56,7 @@ func factsFromWire(w *pluginv1.Facts) (Facts, error) {
 		CgroupParent:    w.GetCgroupParent(),
 		PauseImage:      w.GetPauseImage(),
 		RuntimeEndpoint: w.GetRuntimeEndpoint(),
+		ResolvConf:      w.GetResolvConf(), LocalStoragePath: w.GetLocalStoragePath(),
 		Paths: Paths{
 			BinDir: p.GetBinDir(), CarriedCNIDir: p.GetCarriedCniDir(),
 			CNIBinDir: p.GetCniBinDir(), CNIConfDir: p.GetCniConfDir(),

@@ -35,6 +35,13 @@ type Facts struct {
 	// RuntimeEndpoint is the CRI endpoint, "unix:///…"; empty before the runtime
 	// reported it.
 	RuntimeEndpoint string
+	// ResolvConf is the path of the resolv.conf that names the servers which the node
+	// itself asks: not a stub on a loopback address, which would be another one in a
+	// pod. The file may name no server at all, and may change at any time.
+	ResolvConf string
+	// LocalStoragePath is where volumes on the node's own disk lie, unless a component's
+	// own configuration says otherwise. It need not exist.
+	LocalStoragePath string
 }
 
 // Paths are directories on the node, absolute. Those that the component's user may not

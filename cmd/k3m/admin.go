@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net"
 	"net/http"
 	"os"
@@ -20,8 +22,6 @@ import (
 
 // The admin socket is how sub-commands speak with the server of a node: HTTP on a unix
 // socket in a folder of the run directory that only root can enter.
-const componentsPath = "/v1/components"
-
 const maxAdminAnswer = 4 << 20
 
 func adminSocket(runDir string) string { return filepath.Join(runDir, "server", "admin.sock") }
@@ -53,9 +53,9 @@ func (s *server) serveAdmin(ctx context.Context) error {
 
 // adminRoutes are what sub-commands may ask. Each lives beside the command that asks it.
 func (s *server) adminRoutes(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+componentsPath, func(w http.ResponseWriter, _ *http.Request) {
-		answerAdmin(w, s.components.Status())
-	})
+	s.reloadRoutes(mux)
+	s.componentRoutes(mux)
+	s.statusRoutes(mux)
 	if s.plan.cfg.Profiling {
 		profilingRoutes(mux)
 	}
@@ -80,38 +80,110 @@ func askAdmin(ctx context.Context, runDir, path string, into any) error {
 // callAdmin sends a request without a body to the server of a node and decodes its answer;
 // with a nil into, the answer's content is not read.
 func callAdmin(ctx context.Context, runDir, method, path string, into any) error {
-	socket := adminSocket(runDir)
-	client := http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}},
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://k3m"+path, nil)
+	ctx, cancel := context.WithTimeout(ctx, adminPatience)
+	defer cancel()
+	return sendAdmin(ctx, runDir, method, path, nil, into)
+}
+
+// adminPatience is for what a server answers at once.
+const adminPatience = 10 * time.Second
+
+// sendAdmin is callAdmin with a value as the request's JSON body, and as long as ctx allows.
+func sendAdmin(ctx context.Context, runDir, method, path string, value, into any) error {
+	body, err := openAdmin(ctx, runDir, method, path, value)
 	if err != nil {
 		return err
+	}
+	defer body.Close()
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(body, maxAdminAnswer)).Decode(into); err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
+	}
+	return nil
+}
+
+// openAdmin sends a request and returns the answer's body, which may go on as long as ctx
+// does. The caller closes it.
+func openAdmin(ctx context.Context, runDir, method, path string, value any) (io.ReadCloser, error) {
+	socket := adminSocket(runDir)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	var content io.Reader
+	if value != nil {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://k3m"+path, content)
+	if err != nil {
+		return nil, err
 	}
 	answer, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("open %s: only root may ask the server; try sudo", socket)
+		return nil, fmt.Errorf("open %s: only root may ask the server; try sudo", socket)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no server answers on %s; start one with `k3m server`, or name its --run-dir", socket)
+		return nil, noServerError{socket}
 	case err != nil:
-		return fmt.Errorf("ask the server: %w", err)
+		return nil, fmt.Errorf("ask the server: %w", err)
+	}
+	if answer.StatusCode/100 == 2 {
+		return answer.Body, nil
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode/100 != 2 {
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // without it, the status has to do
-		if sentence := strings.TrimSpace(string(text)); sentence != "" && answer.StatusCode != http.StatusNotFound {
-			return errors.New(sentence)
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // without it, the status has to do
+	sentence := strings.TrimSpace(string(text))
+	if sentence == "" || strings.HasPrefix(sentence, "404 page not found") {
+		return nil, fmt.Errorf("ask the server for %s: %s", path, answer.Status)
+	}
+	return nil, errors.New(sentence)
+}
+
+// noServerError says that no server runs, or none with this run directory.
+type noServerError struct{ socket string }
+
+func (e noServerError) Error() string {
+	return fmt.Sprintf("no server answers on %s; start one with `k3m server`, or name its --run-dir", e.socket)
+}
+
+// streamAdmin writes values as JSON, one a line, each as soon as it is there.
+func streamAdmin[T any](w http.ResponseWriter, values iter.Seq[T]) {
+	w.Header().Set("Content-Type", "application/jsonl")
+	flush := http.NewResponseController(w)
+	encode := json.NewEncoder(w)
+	for value := range values {
+		if encode.Encode(value) != nil || flush.Flush() != nil {
+			return // the reader has gone
 		}
-		return fmt.Errorf("ask the server for %s: %s", path, answer.Status)
 	}
-	if into == nil {
-		return nil
+}
+
+// followAdmin reads what streamAdmin writes until ctx ends, use returns false, or the server
+// has gone.
+func followAdmin[T any](ctx context.Context, runDir, path string, use func(T) bool) error {
+	body, err := openAdmin(ctx, runDir, http.MethodGet, path, nil)
+	if err != nil {
+		return err
 	}
-	return json.NewDecoder(io.LimitReader(answer.Body, maxAdminAnswer)).Decode(into)
+	defer body.Close()
+	decoder := json.NewDecoder(body)
+	for {
+		var value T
+		if err := decoder.Decode(&value); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("the server has gone: %w", err)
+		}
+		if !use(value) {
+			return nil
+		}
+	}
 }
 
 // componentStatuses are those of a running node.

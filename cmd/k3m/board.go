@@ -89,7 +89,8 @@ func (s *server) keepCluster(ctx context.Context) error {
 		return fmt.Errorf("read the server's authority: %w", err)
 	}
 	cluster, err := clustercomponents.New(clustercomponents.Options{
-		Config: s.controlPlane.AdminConfig(), ClusterDNS: clusterDNS, ClusterDomain: clusterDomain, ServerCA: ca,
+		Config: s.controlPlane.AdminConfig(), ServerCA: ca,
+		ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain,
 		Health: s.health, Logger: s.log,
 	})
 	if err != nil {
@@ -179,18 +180,15 @@ func servedPorts(states []components.ComponentStatus) []portguard.Port {
 
 // componentStates are the node's components in the API's words.
 func (s *server) componentStates() []nodestatus.ComponentState {
-	labels := map[string]map[string]string{}
-	for _, info := range s.plan.selection.Infos() {
-		labels[info.ID()] = info.Labels
-	}
 	var out []nodestatus.ComponentState
 	for _, st := range s.components.Status() {
+		info, _ := s.live.find(st.ID)
 		out = append(out, nodestatus.ComponentState{
 			ID: st.ID, Version: st.Version, State: string(st.State),
 			Serving: st.State == components.Ready || st.State == components.Degraded, Reason: st.Reason,
 			Since: st.Since.UTC(), Restarts: st.Restarts,
 			LastError: st.LastError, LastErrorTime: st.LastErrorTime.UTC(),
-			Labels: labels[st.ID], Endpoints: st.Endpoints,
+			Labels: info.Labels, Endpoints: st.Endpoints,
 		})
 	}
 	return out

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -33,7 +35,14 @@ import (
 //	     ├─ components launched; runtime ── CRI endpoint ─┐                ├─ cni runs
 //	     └─ agent ── joins through the API ── kubelet ◄───┘── "node" ──────┘
 type server struct {
-	plan  *plan
+	// plan is what the server was started with; live is what of it changes.
+	plan   *plan
+	live   *live
+	loader *config.Loader
+	hangup <-chan os.Signal // reads the files again
+
+	authorized chan struct{} // closed when the API is up and the components have their rights
+
 	start time.Time
 	log   *slog.Logger
 	// logs are the last lines of each component.
@@ -47,12 +56,13 @@ type server struct {
 	components   *components.Supervisor
 	filter       agent.PacketFilter
 	board        *board
+	resolvConf   string // with the node's own name servers
 	notifier     notifier
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, log *logging.Log) (*server, error) {
-	s := &server{plan: p, start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log) (*server, error) {
+	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs()
@@ -89,12 +99,19 @@ func (s *server) prepare(log *logging.Log) error {
 	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
 		s.log.Warn("an older distribution could not be removed", "error", err)
 	}
+	s.expectParts()
 	s.filter = agent.DetectPacketFilter(context.Background())
+	if s.resolvConf = cfg.ResolvConf; s.resolvConf == "" {
+		var err error
+		if s.resolvConf, err = agent.ResolvConf(cfg.DataDir, s.log); err != nil {
+			return err
+		}
+	}
 	s.controlPlane = controlplane.New(controlplane.Options{
 		DataDir: cfg.DataDir, RunDir: cfg.RunDir,
 		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Port: config.APIPort,
 		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
-		ClusterDNS: clusterDNS, ClusterDomain: clusterDomain,
+		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups, Services: s.services,
 		Args: s.plan.args,
@@ -110,6 +127,7 @@ func (s *server) prepare(log *logging.Log) error {
 		Identity:     s.identity, ServingCertificate: s.servingCertificate,
 		Logger:      log.Components(),
 		StopTimeout: componentsLimit,
+		Forget:      func(info sdk.Info) error { return s.agent.ForgetComponent(info.ID()) },
 	})
 	var err error
 	s.board = newBoard()
@@ -119,9 +137,9 @@ func (s *server) prepare(log *logging.Log) error {
 		TokenFile: controlplane.TokenFile(cfg.DataDir),
 		ServerUp:  s.controlPlane.Joinable(), ControllersBuilt: s.controlPlane.ControllersBuilt(),
 		Runtime:    s.components.Runtime,
-		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter,
+		CgroupRoot: kubeletCgroupRoot(cfg.DataDir), PacketFilter: s.filter, ResolvConf: s.resolvConf,
 		KubeletArgs: config.Texts(cfg.KubeletArgs), KubeProxyArgs: config.Texts(cfg.KubeProxyArgs),
-		Logger: s.log,
+		Health: s.health, Logger: s.log,
 	})
 	return err
 }
@@ -137,6 +155,8 @@ func (s *server) run(ctx context.Context) error {
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
+		{"reload on SIGHUP", s.followSignals},
+		{"health", s.watchHealth},
 		{"admin socket", s.serveAdmin},
 	}
 	running := make([]*runningPart, len(parts))
@@ -229,7 +249,8 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
-	s.board.setSelected(s.plan.selection.Infos())
+	s.board.setSelected(s.live.inForce().selection.Infos())
+	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
 		return nil
 	}
@@ -293,8 +314,10 @@ func happened(ctx context.Context, event <-chan struct{}) bool {
 // facts are what a component is told when its Run is called.
 func (s *server) facts() sdk.Facts {
 	f := s.plan.facts()
-	f.ClusterCIDRs, f.ServiceCIDRs, f.ClusterDNS, f.ClusterDomain = clusterCIDRs, serviceCIDRs, clusterDNS, clusterDomain
+	f.ClusterCIDRs, f.ServiceCIDRs = clusterCIDRs, serviceCIDRs
+	f.ClusterDNS, f.ClusterDomain = []netip.Addr{s.plan.cfg.ClusterDNS}, s.plan.cfg.ClusterDomain
 	f.PacketFilter = sdk.PacketFilter(s.filter.Mode)
+	f.ResolvConf = s.resolvConf
 	return f
 }
 
@@ -311,21 +334,17 @@ func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int)
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return components.Groups(info), ok
 }
 
 // services are those that a selected component's TLS certificate on a node is for.
 func (s *server) services(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return info.Services, ok && info.ServingCertificate
 }
 
-func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
-	for _, info := range s.plan.selection.Infos() {
-		if info.ID() == id {
-			return info, info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName
-		}
-	}
-	return sdk.Info{}, false
+func (s *server) allowedOn(id, node string) (sdk.Info, bool) {
+	info, ok := s.live.find(id)
+	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }

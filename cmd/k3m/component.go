@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,21 +11,28 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"sigs.k8s.io/yaml"
 
 	"github.com/k3m-io/k3m/components"
-	"github.com/k3m-io/k3m/core/config"
 )
 
 func componentCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "component",
-		Short:   "Look after the components of this node",
-		Example: "  k3m component list",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:   "component",
+		Short: "Look after the components of this node",
+		Long: `Look after the components of this node.
+
+A component is named by its ID (dns.coredns), by KIND=NAME, by its NAME, or by its KIND
+where one of that kind is meant.`,
+		Example: `  k3m component list
+  sudo k3m component disable servicelb
+  sudo k3m component configure flannel backend=host-gw
+  k3m component logs -f dns`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(componentListCommand(), componentInstallCommand(), componentRemoveCommand())
+	c.AddCommand(componentListCommand(), componentInfoCommand(), componentLogsCommand(), componentTopCommand(),
+		componentEnableCommand(), componentDisableCommand(), componentConfigureCommand(), componentRestartCommand(),
+		componentInstallCommand(), componentRemoveCommand())
 	return c
 }
 
@@ -39,8 +46,7 @@ func componentListCommand() *cobra.Command {
   k3m component list -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			write, err := outputWriter(output)
-			if err != nil {
+			if err := checkOutput(output); err != nil {
 				return err
 			}
 			n.resolve()
@@ -48,36 +54,12 @@ func componentListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write(cmd.OutOrStdout(), statuses)
+			return writeOutput(cmd.OutOrStdout(), output, statuses, writeComponents)
 		},
 	}
 	addNodeFlags(c, &n)
-	c.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	addOutputFlag(c, &output)
 	return c
-}
-
-func outputWriter(format string) (func(io.Writer, []components.ComponentStatus) error, error) {
-	formats := map[string]func(io.Writer, []components.ComponentStatus) error{
-		"table": writeComponents,
-		"json": func(w io.Writer, statuses []components.ComponentStatus) error {
-			e := json.NewEncoder(w)
-			e.SetIndent("", "  ")
-			return e.Encode(statuses)
-		},
-		"yaml": func(w io.Writer, statuses []components.ComponentStatus) error {
-			text, err := yaml.Marshal(statuses)
-			if err != nil {
-				return err
-			}
-			_, err = w.Write(text)
-			return err
-		},
-	}
-	write, ok := formats[format]
-	if !ok {
-		return nil, usageError{fmt.Errorf("-o %s: unknown format%s; one of table, json, yaml", format, config.DidYouMean(format, []string{"table", "json", "yaml"}))}
-	}
-	return write, nil
 }
 
 func writeComponents(w io.Writer, statuses []components.ComponentStatus) error {
@@ -96,4 +78,17 @@ func writeComponents(w io.Writer, statuses []components.ComponentStatus) error {
 			duration.HumanDuration(time.Since(s.Since)), pid, strings.ReplaceAll(reason, "\n", " "))
 	}
 	return t.Flush()
+}
+
+// resolveRunning is the ID of the selected component that a word means.
+func resolveRunning(ctx context.Context, n node, word string) (string, error) {
+	statuses, err := componentStatuses(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, s := range statuses {
+		ids = append(ids, s.ID)
+	}
+	return components.ResolveID(word, ids)
 }

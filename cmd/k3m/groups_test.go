@@ -9,13 +9,14 @@ import (
 )
 
 func TestGroupsByScope(t *testing.T) {
-	s := &server{plan: &plan{
+	p := &plan{
 		cfg: &config.Config{NodeName: "server-1"},
 		selection: components.Selection{Entries: []components.Entry{
 			{Info: sdk.Info{Kind: "cni", Name: "flannel", Scope: sdk.NodeScope}},
 			{Info: sdk.Info{Kind: "dns", Name: "coredns", Scope: sdk.ServerScope}},
 		}},
-	}}
+	}
+	s := &server{plan: p, live: newLive(p)}
 	for _, c := range []struct {
 		id, node string
 		want     bool

@@ -23,15 +23,13 @@ import (
 var (
 	clusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
 	serviceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}
-	clusterDNS   = []netip.Addr{netip.MustParseAddr("10.43.0.10")}
 )
-
-const clusterDomain = "cluster.local"
 
 // plan is what a server is going to run, checked, before anything on the host is touched.
 type plan struct {
 	cfg       *config.Config
 	bundle    string
+	catalog   *components.Catalog
 	selection components.Selection
 	// configs are the configuration blocks by component ID.
 	configs map[string]json.RawMessage
@@ -53,7 +51,10 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{cfg: cfg, bundle: dir, selection: selection}
+	if err := checkClusterDNS(cfg, selection); err != nil {
+		return nil, err
+	}
+	p := &plan{cfg: cfg, bundle: dir, catalog: catalog, selection: selection}
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
 		return nil, err
 	}
@@ -61,6 +62,20 @@ func newPlan(cfg *config.Config) (*plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// checkClusterDNS: where a component serves the cluster's DNS, its Service must be able to
+// have the address.
+func checkClusterDNS(cfg *config.Config, selection components.Selection) error {
+	served := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.Info.Kind == "dns" })
+	services := serviceCIDRs[0]
+	kubernetes := services.Masked().Addr().Next() // the Service of the API
+	if !served || services.Contains(cfg.ClusterDNS) && cfg.ClusterDNS != services.Masked().Addr() && cfg.ClusterDNS != kubernetes {
+		return nil
+	}
+	return &config.Error{Source: cfg.ClusterDNSSource, Message: fmt.Sprintf(
+		"%s is not a free address of the range of services, %s; choose another, such as %s, or --disable dns and serve it yourself",
+		cfg.ClusterDNS, services, config.DefaultClusterDNS)}
 }
 
 // kubernetesArgs are the arguments of the Kubernetes parts, checked.
@@ -144,7 +159,7 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 		}
 		source := cfg.FlannelBackend.Source
 		if block, ok := cfg.Components[id]; ok {
-			source = block.Source
+			source = block.At(problems[0].Path)
 		}
 		where := id
 		if problems[0].Path != "" {
@@ -208,7 +223,8 @@ func (p *plan) facts() sdk.Facts {
 	agentDir := p.cfg.AgentDir()
 	return sdk.Facts{
 		NodeName: p.cfg.NodeName, NodeIPs: p.cfg.NodeIPs,
-		CgroupParent: cgroupParent(p.cfg.DataDir), PauseImage: config.PauseImage,
+		LocalStoragePath: p.cfg.LocalStoragePath,
+		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: config.PauseImage,
 		Paths: sdk.Paths{
 			BinDir:           filepath.Join(p.bundle, "bin"),
 			CarriedCNIDir:    filepath.Join(p.bundle, "cni"),

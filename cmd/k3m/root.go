@@ -53,7 +53,7 @@ you choose with --enable and --disable.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(serverCommand(), componentCommand(), kubectlCommand(), versionCommand(), uninstallCommand())
+	root.AddCommand(serverCommand(), statusCommand(), componentCommand(), kubectlCommand(), versionCommand(), uninstallCommand())
 	plugins, err := pluginCommands(root)
 	noPlugins = err
 	root.AddCommand(plugins...)

@@ -30,15 +30,18 @@ is weaker than the flags.`,
   k3m server --config /etc/k3m/edge.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(cmd.Flags(), config.Environment{Lookup: os.LookupEnv, Hostname: os.Hostname})
+			loader, err := config.NewLoader(cmd.Flags(), config.Environment{Lookup: os.LookupEnv, Hostname: os.Hostname})
 			if err != nil {
 				return err
 			}
+			hangup := make(chan os.Signal, 1) // from here on SIGHUP does not end the process
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			// A second ctrl-C ends the process at once.
 			context.AfterFunc(ctx, stop)
-			return runServer(ctx, cfg)
+			return runServer(ctx, loader, hangup)
 		},
 	}
 	config.Flags(c.Flags())
@@ -48,7 +51,11 @@ is weaker than the flags.`,
 
 // runServer checks everything that can be checked without touching the host, and then
 // runs the server until ctx ends.
-func runServer(ctx context.Context, cfg *config.Config) error {
+func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
+	cfg, err := loader.Load(nil)
+	if err != nil {
+		return err
+	}
 	plan, err := newPlan(cfg)
 	if err != nil {
 		return err
@@ -66,7 +73,7 @@ func runServer(ctx context.Context, cfg *config.Config) error {
 	if err := log.Adopt(); err != nil {
 		return err
 	}
-	s, err := newServer(plan, log)
+	s, err := newServer(plan, loader, hangup, log)
 	if err != nil {
 		return err
 	}

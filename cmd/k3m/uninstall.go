@@ -152,7 +152,7 @@ func cleanComponents(ctx context.Context, n node) error {
 		_, err := os.Stat(filepath.Join(n.dataDir, "components", e.ID()))
 		return errors.Is(err, fs.ErrNotExist)
 	})
-	p := &plan{cfg: &config.Config{DataDir: n.dataDir, RunDir: n.runDir}, bundle: dir}
+	p := &plan{cfg: &config.Config{DataDir: n.dataDir, RunDir: n.runDir, LocalStoragePath: readNodeRecord(n).LocalStoragePath}, bundle: dir}
 	return components.Cleanup(ctx, components.Options{
 		Selection: components.Selection{Entries: entries},
 		Launcher:  p.launcher(),
@@ -202,12 +202,14 @@ func removeMade(dir string, names []string) error {
 // nodeRecord is what sub-commands need to know of the node of a data directory.
 type nodeRecord struct {
 	Kubeconfig string `json:"kubeconfig"`
+	// LocalStoragePath is where volumes lie (see sdk.Facts).
+	LocalStoragePath string `json:"localStoragePath,omitempty"`
 }
 
 func nodeRecordFile(dataDir string) string { return filepath.Join(dataDir, "node.json") }
 
 func recordNode(cfg *config.Config) error {
-	text, err := json.Marshal(nodeRecord{Kubeconfig: cfg.WriteKubeconfig})
+	text, err := json.Marshal(nodeRecord{Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath})
 	if err != nil {
 		return err
 	}

@@ -50,8 +50,10 @@ func (a *Agent) prepareHost(ctx context.Context, g *errgroup.Group) *host {
 	})
 	g.Go(func() (err error) {
 		prepareKernel(ctx, log)
-		if h.resolvConf, err = ensureResolvConf(a.opts.path("etc", "resolv.conf"), log); err != nil {
-			return err
+		if h.resolvConf = a.opts.ResolvConf; h.resolvConf == "" {
+			if h.resolvConf, err = ResolvConf(a.opts.DataDir, log); err != nil {
+				return err
+			}
 		}
 		if err := ensureCgroupRoot(a.opts.CgroupRoot); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 
+	"github.com/k3m-io/k3m/core/health"
 	"github.com/k3m-io/k3m/core/logging"
 )
 
@@ -47,6 +48,7 @@ func (a *Agent) runKubelet(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
+	a.opts.Health.Set(health.Condition{Part: PartKubelet, State: health.Working, Message: "registers the node"})
 	afterControllers(ctx, deps, a.opts.ControllersBuilt)
 	if err := app.Run(ctx, s, deps, utilfeature.DefaultFeatureGate); err != nil {
 		return err

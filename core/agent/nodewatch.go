@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k3m-io/k3m/core/health"
 )
 
 // watchNode closes the registered and ready channels as our Node object gets there, with the
@@ -42,7 +44,10 @@ func (a *Agent) watchNode(ctx context.Context) error {
 		}
 		once.registered.Do(func() { close(a.registered) })
 		if readySince(node, start) {
-			once.ready.Do(func() { close(a.ready) })
+			once.ready.Do(func() {
+				a.opts.Health.Set(health.Condition{Part: PartKubelet, State: health.OK})
+				close(a.ready)
+			})
 		}
 	}
 	_, err = factory.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{

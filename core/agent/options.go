@@ -8,6 +8,14 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+
+	"github.com/k3m-io/k3m/core/health"
+)
+
+// The agent's parts on Options.Health.
+const (
+	PartKubelet = "kubelet"
+	PartProxy   = "kube-proxy"
 )
 
 // Defaults of where things lie. Several nodes can share a host as long as their data
@@ -52,12 +60,20 @@ type Options struct {
 	// it is missing. Empty is "/".
 	CgroupRoot string
 
+	// ResolvConf is the resolv.conf of pods that ask for the node's name servers. Empty lets
+	// the agent choose: see ResolvConf.
+	ResolvConf string
+
 	// PacketFilter is kube-proxy's mode. The zero value lets the agent detect it.
 	PacketFilter PacketFilter
 
 	// KubeletArgs and KubeProxyArgs are upstream flags, "name=value" without dashes. They
 	// win over what the agent sets.
 	KubeletArgs, KubeProxyArgs []string
+
+	// Health is where the kubelet and kube-proxy are told of, as PartKubelet and PartProxy; it
+	// may be nil.
+	Health *health.Board
 
 	// Logger is the agent's own; nil is slog.Default(). The kubelet and kube-proxy log
 	// through klog.

@@ -12,6 +12,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 
+	"github.com/k3m-io/k3m/core/health"
 	"github.com/k3m-io/k3m/core/logging"
 	"github.com/k3m-io/k3m/core/supervisor/wire"
 )
@@ -45,6 +46,7 @@ func (a *Agent) runProxy(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
+	a.opts.Health.Set(health.Condition{Part: PartProxy, State: health.OK})
 	done := make(chan error, 1)
 	go func() { done <- proxy.Run(ctx) }()
 	select {

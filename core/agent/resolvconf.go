@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/k3m-io/k3m/core/atomicfile"
@@ -17,13 +18,13 @@ import (
 // real list behind the stub at 127.0.0.53 of systemd-resolved.
 var resolvConfCandidates = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
 
-// ensureResolvConf returns the path of a resolv.conf that pods can use, for those that ask for
-// the node's name servers (dnsPolicy Default). A server on a loopback address, such as a local
-// cache, would be another one inside a pod's network. When the host has no other, pods get
-// a file without name servers at generated: k3m doesn't send the names that a machine asks for
-// to a public server that nobody chose.
-func ensureResolvConf(generated string, log *slog.Logger) (string, error) {
-	return pickResolvConf(resolvConfCandidates, generated, log)
+// ResolvConf returns the path of a resolv.conf that pods can use, for those that ask for the
+// node's name servers (dnsPolicy Default) and for the cluster's DNS, which forwards to them. A
+// server on a loopback address, such as a local cache, would be another one inside a pod's
+// network. When the host has no other, pods get a file without name servers, made below dataDir:
+// k3m doesn't send the names that a machine asks for to a public server that nobody chose.
+func ResolvConf(dataDir string, log *slog.Logger) (string, error) {
+	return pickResolvConf(resolvConfCandidates, filepath.Join(dataDir, "agent", "etc", "resolv.conf"), log)
 }
 
 func pickResolvConf(candidates []string, generated string, log *slog.Logger) (string, error) {
@@ -40,7 +41,7 @@ func pickResolvConf(candidates []string, generated string, log *slog.Logger) (st
 		}
 	}
 	log.Warn("the host has no name server that pods can reach; pods with dnsPolicy Default resolve nothing",
-		"hint", "name a file with name servers: --kubelet-arg resolv-conf=FILE")
+		"hint", "name a file with name servers: --resolv-conf FILE")
 	const text = "# Made by k3m: the host has no name server that pods can reach.\n"
 	if err := atomicfile.Write(generated, []byte(text), 0o644); err != nil {
 		return "", err

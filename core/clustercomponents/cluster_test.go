@@ -193,6 +193,15 @@ func wantState(state, ready string) func(nodestatus.Component) error {
 	}
 }
 
+func wantObjects(n int) func(nodestatus.Component) error {
+	return func(c nodestatus.Component) error {
+		if len(c.Status.Objects) != n {
+			return fmt.Errorf("objects %v, want %d", c.Status.Objects, n)
+		}
+		return nil
+	}
+}
+
 func gone(t *testing.T, what string, get func(context.Context) error) {
 	t.Helper()
 	eventually(t, what+" is removed", func(ctx context.Context) error {
@@ -390,12 +399,7 @@ func TestObjects(t *testing.T) {
 		})
 	}
 	wantConfigMap(t)
-	wantComponent(t, "dns.test", func(c nodestatus.Component) error {
-		if len(c.Status.Objects) != 2 {
-			return fmt.Errorf("objects %v", c.Status.Objects)
-		}
-		return nil
-	})
+	wantComponent(t, "dns.test", wantObjects(2))
 	t.Run("changed by hand", func(t *testing.T) {
 		patch := []byte(`{"data":{"domain":"mine","more":"of mine"},"metadata":{"labels":{"k3m.io/component":null}}}`)
 		if _, err := configMaps.Patch(t.Context(), "test-dns", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
@@ -428,6 +432,9 @@ func TestObjects(t *testing.T) {
 		}
 		other := dns()
 		other.Name = "other"
+		c.SetSelected([]sdk.Info{other, dns()}) // both run for a moment
+		wantComponent(t, "dns.other", wantObjects(2))
+		wantComponent(t, "dns.test", wantObjects(0))
 		c.SetSelected([]sdk.Info{other})
 		gone(t, "the old Component", func(ctx context.Context) error {
 			_, err := objects.Resource(resource("components")).Get(ctx, "dns.test", metav1.GetOptions{})

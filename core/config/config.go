@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Defaults that other parts of k3m share.
@@ -15,6 +17,9 @@ const (
 
 	// PauseImage is the sandbox image's reference. The distribution carries it.
 	PauseImage = "registry.k3m.io/pause:1"
+	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
+	DefaultClusterDNS    = "10.43.0.10"
+	DefaultClusterDomain = "cluster.local"
 	// APIPort is where the API server and the supervisor listen.
 	APIPort = 6443
 )
@@ -28,12 +33,26 @@ type Value struct {
 	Source string
 }
 
-// Component is one block below `components:` of the configuration file.
+// Component is one block below `components:` of the configuration files.
 type Component struct {
 	// Raw is the block as JSON; the component itself knows what it may hold.
 	Raw json.RawMessage
-	// Source is the place of the block, "file:line:column".
+	// Source is the place of the block, "file:line:column"; of the first one, when several
+	// files have one.
 	Source string
+	// Places are those of the block's keys and list items: "backend", "pools[0].size".
+	Places map[string]string
+}
+
+// At is the place of a key, or of what holds it, or of the block.
+func (c Component) At(path string) string {
+	for path != "" {
+		if place, ok := c.Places[path]; ok {
+			return place
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return c.Source
 }
 
 // Config is a server's merged and checked configuration.
@@ -46,10 +65,23 @@ type Config struct {
 
 	// DataDir and RunDir are absolute.
 	DataDir, RunDir string
-	// File is the configuration file that was read, or would have been.
+	// File is the configuration file that was read, or would have been; DropIns lie in the
+	// folder DropInDir(File).
 	File string
 	// WriteKubeconfig is where the administrator's kubeconfig goes, absolute.
 	WriteKubeconfig string
+
+	// ClusterDNS is the address of the cluster's DNS service, ClusterDomain the domain of
+	// its Services.
+	ClusterDNS    netip.Addr
+	ClusterDomain string
+	// ClusterDNSSource is where ClusterDNS was found; empty for the default.
+	ClusterDNSSource string
+	// ResolvConf is the resolv.conf with the node's own name servers, absolute; empty
+	// means that the agent chooses.
+	ResolvConf string
+	// LocalStoragePath is where volumes on the node's disk lie, absolute.
+	LocalStoragePath string
 
 	// Token is the cluster's join secret; empty means that one is made. It must not
 	// be logged.
@@ -77,6 +109,21 @@ type Config struct {
 
 	// Profiling serves Go's profiles on the admin socket.
 	Profiling bool
+
+	// settings are the values of each option that somebody wrote, for Changed.
+	settings map[string][]Value
+}
+
+// Changed lists the options, in the order of the help text, that have another value in other,
+// as far as they were written down.
+func (c *Config) Changed(other *Config) []string {
+	var changed []string
+	for _, o := range options {
+		if !slices.Equal(Texts(c.settings[o.name]), Texts(other.settings[o.name])) {
+			changed = append(changed, o.name)
+		}
+	}
+	return changed
 }
 
 // AgentDir is the folder of what every node keeps.

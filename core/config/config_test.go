@@ -86,6 +86,10 @@ func TestMistakes(t *testing.T) {
 		"two addresses":           {args: []string{"--node-ip=10.0.0.1", "--node-ip=10.0.0.2"}, want: []string{"one address"}},
 		"IPv6 address":            {args: []string{"--node-ip=2001:db8::1"}, want: []string{"2001:db8::1", "IPv4"}},
 		"backend":                 {args: []string{"--flannel-backend=vxlam"}, want: []string{"--flannel-backend", `"vxlam"`, `"vxlan"`, "host-gw"}},
+		"DNS address":             {args: []string{"--cluster-dns=10.43.0.300"}, want: []string{"--cluster-dns", `"10.43.0.300"`, "10.43.0.10"}},
+		"domain":                  {file: "cluster-domain: Cluster_Local\n", want: []string{"config.yaml:1:17", "Cluster_Local"}},
+		"resolv.conf missing":     {args: []string{"--resolv-conf=/nonexistent/resolv.conf"}, want: []string{"--resolv-conf", "/nonexistent/resolv.conf"}},
+		"storage path":            {file: "default-local-storage-path: ''\n", want: []string{"config.yaml:1:29", "empty"}},
 		"upstream arg":            {args: []string{"--kubelet-arg=--v=2"}, want: []string{"--kubelet-arg", "name=value"}},
 		"token and token-file":    {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
 		"token file missing":      {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
@@ -107,6 +111,22 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("%q is more than one line", err)
 			}
 		})
+	}
+}
+
+func TestWhatFollowsFromTheDataDirectory(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                    DefaultDataDir + "/storage",
+		"--data-dir=/srv/k3m": "/srv/k3m/storage",
+		"--data-dir=/srv/k3m --default-local-storage-path=/mnt/ssd": "/mnt/ssd",
+	} {
+		c, err := load(t, strings.Fields(args), nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.LocalStoragePath != want {
+			t.Errorf("%q: volumes lie in %s, want %s", args, c.LocalStoragePath, want)
+		}
 	}
 }
 
@@ -163,6 +183,7 @@ func TestDataDirAgreesWithLoad(t *testing.T) {
 func FuzzFile(f *testing.F) {
 	f.Add([]byte("enable: [ingress=nginx]\ncomponents:\n  cni.flannel: {backend: vxlan}\n"))
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("enable+: [x]\ncomponents:\n  a.b:\n    pools: [{size: 1}, &x {size: 2}, *x]\n    gone: null\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parsed, err := parseFile("config.yaml", text)
 		if err != nil {
@@ -171,6 +192,9 @@ func FuzzFile(f *testing.F) {
 				t.Errorf("error %v does not name its place", err)
 			}
 			return
+		}
+		if _, err := parsed.blocks(); err != nil {
+			t.Errorf("a block that was accepted: %v", err)
 		}
 		for name, values := range parsed.values {
 			if lookupOption(name) == nil {

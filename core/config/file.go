@@ -2,11 +2,9 @@ package config
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -15,27 +13,20 @@ import (
 // maxFile is the most bytes that a configuration file may have.
 const maxFile = 1 << 20
 
+// fileValues is what one file, or several merged ones, say.
 type fileValues struct {
 	values     map[string][]Value
-	components map[string]Component
+	appended   map[string][]Value // of `key+:`, to be added to what weaker files say
+	components map[string]*block
 }
 
-// readFile reads a configuration file. One that was not asked for by name may be
-// missing.
-func readFile(name string, mustExist bool) (fileValues, error) {
-	text, err := readSmall(name, maxFile)
-	if errors.Is(err, fs.ErrNotExist) && !mustExist {
-		return fileValues{}, nil
-	}
-	if err != nil {
-		return fileValues{}, &Error{"--config", fmt.Sprintf("read the configuration: %v", err)}
-	}
-	return parseFile(name, text)
+func newFileValues() fileValues {
+	return fileValues{values: map[string][]Value{}, appended: map[string][]Value{}, components: map[string]*block{}}
 }
 
 // parseFile reads the text of a configuration file; name is for error messages.
 func parseFile(name string, text []byte) (fileValues, error) {
-	parsed := fileValues{values: map[string][]Value{}, components: map[string]Component{}}
+	parsed := newFileValues()
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
 	if err := decoder.Decode(&document); err != nil {
@@ -55,13 +46,6 @@ func parseFile(name string, text []byte) (fileValues, error) {
 		}
 		return parsed, &Error{place(root), "a configuration is a list of keys and values, such as `enable: [ingress=nginx]`"}
 	}
-
-	known := []string{"components"}
-	for _, o := range options {
-		if o.name != "config" {
-			known = append(known, o.name)
-		}
-	}
 	seen := map[string]string{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
@@ -69,25 +53,51 @@ func parseFile(name string, text []byte) (fileValues, error) {
 			return parsed, &Error{place(key), fmt.Sprintf("key %q stands at %s already", key.Value, first)}
 		}
 		seen[key.Value] = place(key)
+		var err error
 		if key.Value == "components" {
-			if err := parseComponents(&parsed, value, place); err != nil {
-				return parsed, err
-			}
-			continue
+			err = parseComponents(&parsed, value, place)
+		} else {
+			err = parseOption(&parsed, key, value, place)
 		}
-		o := lookupOption(key.Value)
-		if o == nil || o.name == "config" {
-			return parsed, &Error{place(key), fmt.Sprintf("unknown key %q%s", key.Value, DidYouMean(key.Value, known))}
-		}
-		values, err := scalars(o, value, place)
 		if err != nil {
 			return parsed, err
 		}
-		if len(values) > 0 {
-			parsed.values[o.name] = values
-		}
 	}
 	return parsed, nil
+}
+
+// parseOption reads `key: value`, or `key+: value` of a list.
+func parseOption(parsed *fileValues, key, value *yaml.Node, place func(*yaml.Node) string) error {
+	name, appends := strings.CutSuffix(key.Value, "+")
+	o := lookupOption(name)
+	if o == nil || o.name == "config" {
+		return &Error{place(key), fmt.Sprintf("unknown key %q%s", key.Value, DidYouMean(name, fileKeys()))}
+	}
+	if appends && !o.list {
+		return &Error{place(key), fmt.Sprintf("%q takes one text, to which nothing can be added; write `%s:`", name, name)}
+	}
+	values, err := scalars(o, value, place)
+	if err != nil {
+		return err
+	}
+	switch {
+	case appends:
+		parsed.appended[name] = values
+	case len(values) > 0 || o.list && value.Kind == yaml.SequenceNode: // an empty list empties it
+		parsed.values[name] = values
+	}
+	return nil
+}
+
+// fileKeys are what a file may hold.
+func fileKeys() []string {
+	known := []string{"components"}
+	for _, o := range options {
+		if o.name != "config" {
+			known = append(known, o.name)
+		}
+	}
+	return known
 }
 
 func scalars(o *option, n *yaml.Node, place func(*yaml.Node) string) ([]Value, error) {
@@ -112,32 +122,4 @@ func scalars(o *option, n *yaml.Node, place func(*yaml.Node) string) ([]Value, e
 		return nil, &Error{place(n), fmt.Sprintf("%q takes a text or a list of texts", o.name)}
 	}
 	return nil, &Error{place(n), fmt.Sprintf("%q takes one text", o.name)}
-}
-
-func parseComponents(parsed *fileValues, n *yaml.Node, place func(*yaml.Node) string) error {
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
-		return nil
-	}
-	if n.Kind != yaml.MappingNode {
-		return &Error{place(n), "`components` takes one block for each component ID, such as `cni.flannel:`"}
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, block := n.Content[i], n.Content[i+1]
-		if _, ok := parsed.components[key.Value]; ok {
-			return &Error{place(key), fmt.Sprintf("component %q has a block already", key.Value)}
-		}
-		if block.Kind != yaml.MappingNode {
-			return &Error{place(block), fmt.Sprintf("the block of component %q is not a list of keys and values", key.Value)}
-		}
-		var decoded any
-		if err := block.Decode(&decoded); err != nil {
-			return &Error{place(block), strings.TrimPrefix(err.Error(), "yaml: ")}
-		}
-		raw, err := json.Marshal(decoded)
-		if err != nil {
-			return &Error{place(block), fmt.Sprintf("can't be written as JSON: %v", err)}
-		}
-		parsed.components[key.Value] = Component{Raw: raw, Source: place(key)}
-	}
-	return nil
 }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -39,27 +42,55 @@ type Environment struct {
 	Hostname func() (string, error)
 }
 
-// Load merges flags, environment and file, and checks the result. A *Error tells of a
+// Load merges flags, environment and files, and checks the result. A *Error tells of a
 // mistake of the user's.
 func Load(fs *pflag.FlagSet, env Environment) (*Config, error) {
-	c := &Config{
-		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
-	}
-	found, err := fromFlags(fs)
+	l, err := NewLoader(fs, env)
 	if err != nil {
 		return nil, err
 	}
-	if err := fromEnvironment(found, env); err != nil {
+	return l.Load(nil)
+}
+
+// Loader loads again and again: flags and environment are read once, the files each time.
+type Loader struct {
+	env    Environment
+	strong map[string][]Value // from flags and environment
+}
+
+// NewLoader reads flags and environment.
+func NewLoader(fs *pflag.FlagSet, env Environment) (*Loader, error) {
+	strong, err := fromFlags(fs)
+	if err != nil {
 		return nil, err
 	}
+	return &Loader{env, strong}, fromEnvironment(strong, env)
+}
 
+// Stronger is the flag or the variable that an option was given with, which no file can
+// change; "" when there is none.
+func (l *Loader) Stronger(option string) string {
+	if values := l.strong[option]; len(values) > 0 {
+		return values[0].Source
+	}
+	return ""
+}
+
+// Load reads the files, merges and checks. Of a file in overlay, by path, the text there is
+// taken and not the one on the disk; nil stands for a file that does not exist.
+func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
+	c := &Config{
+		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
+		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
+	}
+	found := maps.Clone(l.strong)
 	_, named := found["config"]
 	if named {
 		if err := lookupOption("config").set(c, found["config"]); err != nil {
 			return nil, err
 		}
 	}
-	file, err := readFile(c.File, named)
+	file, err := readFiles(c.File, named, overlay)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +99,10 @@ func Load(fs *pflag.FlagSet, env Environment) (*Config, error) {
 			found[name] = values
 		}
 	}
-	c.Components = file.components
+	if c.Components, err = file.blocks(); err != nil {
+		return nil, err
+	}
+	c.settings = found
 
 	if token, ok := found["token"]; ok {
 		if tokenFile, ok := found["token-file"]; ok {
@@ -82,16 +116,18 @@ func Load(fs *pflag.FlagSet, env Environment) (*Config, error) {
 			}
 		}
 	}
-	return c, finish(c, env)
+	return c, finish(c, l.env)
 }
 
 // shadowed says that the token of a weaker source gives way to a token-file of a
 // stronger one, and the reverse.
 func shadowed(found map[string][]Value, name string) bool {
-	twin := map[string]string{"token": "token-file", "token-file": "token"}[name]
-	_, ok := found[twin]
+	_, ok := found[twins[name]]
 	return ok
 }
+
+// twins are two ways to say the same.
+var twins = map[string]string{"token": "token-file", "token-file": "token"}
 
 func finish(c *Config, env Environment) error {
 	if c.NodeName == "" {
@@ -103,6 +139,9 @@ func finish(c *Config, env Environment) error {
 		if problems := validation.IsDNS1123Subdomain(c.NodeName); len(problems) > 0 {
 			return &Error{"hostname", fmt.Sprintf("%q can't be a node's name; give another with --node-name", name)}
 		}
+	}
+	if c.LocalStoragePath == "" {
+		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
 	}
 	if len(c.NodeIPs) > 1 {
 		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}

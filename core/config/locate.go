@@ -33,7 +33,7 @@ func locate(name, fallback string, args []string, lookup func(string) (string, b
 			file = DefaultFile
 		}
 	}
-	if parsed, err := readFile(file, false); err == nil {
+	if parsed, err := readFiles(file, false, nil); err == nil {
 		if v := parsed.values[name]; len(v) > 0 && v[0].Text != "" {
 			return absolute(v[0].Text)
 		}

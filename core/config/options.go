@@ -172,6 +172,32 @@ var options = []option{
 			}
 			return &Error{v.Source, fmt.Sprintf("unknown backend %q%s; allowed: %s", v.Text, DidYouMean(v.Text, FlannelBackends), strings.Join(FlannelBackends, ", "))}
 		})},
+	{name: "cluster-dns", usage: "address of the cluster's DNS service, from the range of services (default " + DefaultClusterDNS + ")",
+		set: one(func(c *Config, v Value) error {
+			addr, err := netip.ParseAddr(v.Text)
+			if err != nil || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
+				return &Error{v.Source, fmt.Sprintf("%q is not an IPv4 address that a service can have, such as %s", v.Text, DefaultClusterDNS)}
+			}
+			c.ClusterDNS, c.ClusterDNSSource = addr, v.Source
+			return nil
+		})},
+	{name: "cluster-domain", usage: "DNS domain of services and pods (default " + DefaultClusterDomain + ")",
+		set: one(func(c *Config, v Value) error {
+			if problems := validation.IsDNS1123Subdomain(v.Text); len(problems) > 0 {
+				return &Error{v.Source, fmt.Sprintf("%q can't be a domain: %s", v.Text, problems[0])}
+			}
+			c.ClusterDomain = v.Text
+			return nil
+		})},
+	{name: "resolv-conf", usage: "resolv.conf with the name servers that pods and the cluster's DNS use for other names (default: the host's, but no stub on a loopback address)",
+		set: one(func(c *Config, v Value) error {
+			if _, err := readSmall(v.Text, maxFile); err != nil {
+				return &Error{v.Source, fmt.Sprintf("read the name servers: %v", err)}
+			}
+			return path(func(c *Config) *string { return &c.ResolvConf })(c, []Value{v})
+		})},
+	{name: "default-local-storage-path", usage: "where volumes on the node's disk lie (default <data-dir>/storage)",
+		set: path(func(c *Config) *string { return &c.LocalStoragePath })},
 	{name: "kube-apiserver-arg", list: true, usage: "flag for kube-apiserver, as name=value",
 		set: upstream(func(c *Config) *[]Value { return &c.APIServerArgs })},
 	{name: "kube-controller-manager-arg", list: true, usage: "flag for kube-controller-manager, as name=value",

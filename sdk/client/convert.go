@@ -80,6 +80,7 @@ func factsToWire(f sdk.Facts) *pluginv1.Facts {
 		CgroupParent:    f.CgroupParent,
 		PauseImage:      f.PauseImage,
 		RuntimeEndpoint: f.RuntimeEndpoint,
+		ResolvConf:      f.ResolvConf, LocalStoragePath: f.LocalStoragePath,
 		Paths: &pluginv1.Paths{
 			BinDir: f.Paths.BinDir, CarriedCniDir: f.Paths.CarriedCNIDir,
 			CniBinDir: f.Paths.CNIBinDir, CniConfDir: f.Paths.CNIConfDir,

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,7 +49,8 @@ func (echo) Run(ctx context.Context, host *sdk.Host) error {
 		return errors.New(config.Fail)
 	}
 	host.NetworkReady(host.Facts().PodGateways)
-	host.Degraded("not yet on " + host.Facts().NodeName)
+	facts := host.Facts()
+	host.Degraded(strings.Join([]string{"not yet on", facts.NodeName, facts.ResolvConf, facts.LocalStoragePath}, " "))
 	host.Ready()
 	host.Ready()
 	<-ctx.Done()
@@ -86,12 +88,16 @@ func TestRunReportsAndStops(t *testing.T) {
 	reports := make(chan client.Report, 10)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- c.Run(t.Context(), client.RunRequest{Facts: sdk.Facts{NodeName: "one", PodGateways: []netip.Addr{gateway}}},
+		ended <- c.Run(t.Context(), client.RunRequest{Facts: sdk.Facts{
+			NodeName: "one", PodGateways: []netip.Addr{gateway}, ResolvConf: "/etc/resolv.conf", LocalStoragePath: "/srv"}},
 			func(r client.Report) { reports <- r })
 	}()
 	for r := range reports {
 		if n, ok := r.(client.NetworkReady); ok && n.Gateways[0] != gateway {
 			t.Errorf("gateway %v", n.Gateways)
+		}
+		if d, ok := r.(client.Degraded); ok && d.Reason != "not yet on one /etc/resolv.conf /srv" {
+			t.Errorf("facts arrived as %q", d.Reason)
 		}
 		if _, ok := r.(client.Ready); ok {
 			break

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -78,6 +79,13 @@ func (o Options) withDefaults(t *testing.T) Options {
 	orPrefixes(&f.ServiceCIDRs, "10.43.0.0/16")
 	dir := t.TempDir()
 	f.RuntimeEndpoint = cmp.Or(f.RuntimeEndpoint, "unix://"+filepath.Join(dir, "runtime.sock"))
+	f.LocalStoragePath = cmp.Or(f.LocalStoragePath, filepath.Join(dir, "storage"))
+	if f.ResolvConf == "" {
+		f.ResolvConf = filepath.Join(dir, "resolv.conf")
+		if err := os.WriteFile(f.ResolvConf, []byte("# names no server\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, p := range []struct {
 		path *string
 		name string

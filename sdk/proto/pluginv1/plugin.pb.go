@@ -796,8 +796,13 @@ type Facts struct {
 	PauseImage string `protobuf:"bytes,11,opt,name=pause_image,json=pauseImage,proto3" json:"pause_image,omitempty"`
 	// runtime_endpoint is the CRI endpoint; empty before the runtime reported it.
 	RuntimeEndpoint string `protobuf:"bytes,12,opt,name=runtime_endpoint,json=runtimeEndpoint,proto3" json:"runtime_endpoint,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// resolv_conf is the file that names the servers which the node resolves names with.
+	ResolvConf string `protobuf:"bytes,13,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // since api_minor 1
+	// local_storage_path is where volumes on the node's own disk lie unless a
+	// component's configuration says otherwise.
+	LocalStoragePath string `protobuf:"bytes,14,opt,name=local_storage_path,json=localStoragePath,proto3" json:"local_storage_path,omitempty"` // since api_minor 1
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Facts) Reset() {
@@ -910,6 +915,20 @@ func (x *Facts) GetPauseImage() string {
 func (x *Facts) GetRuntimeEndpoint() string {
 	if x != nil {
 		return x.RuntimeEndpoint
+	}
+	return ""
+}
+
+func (x *Facts) GetResolvConf() string {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return ""
+}
+
+func (x *Facts) GetLocalStoragePath() string {
+	if x != nil {
+		return x.LocalStoragePath
 	}
 	return ""
 }
@@ -1819,7 +1838,7 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\x12!\n" +
 	"\fserving_cert\x18\x05 \x01(\tR\vservingCert\x12\x1f\n" +
 	"\vserving_key\x18\x06 \x01(\tR\n" +
-	"servingKey\"\xb6\x03\n" +
+	"servingKey\"\x85\x04\n" +
 	"\x05Facts\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x19\n" +
 	"\bnode_ips\x18\x02 \x03(\tR\anodeIps\x12#\n" +
@@ -1835,7 +1854,10 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	" \x01(\tR\fcgroupParent\x12\x1f\n" +
 	"\vpause_image\x18\v \x01(\tR\n" +
 	"pauseImage\x12)\n" +
-	"\x10runtime_endpoint\x18\f \x01(\tR\x0fruntimeEndpoint\"\x8d\x02\n" +
+	"\x10runtime_endpoint\x18\f \x01(\tR\x0fruntimeEndpoint\x12\x1f\n" +
+	"\vresolv_conf\x18\r \x01(\tR\n" +
+	"resolvConf\x12,\n" +
+	"\x12local_storage_path\x18\x0e \x01(\tR\x10localStoragePath\"\x8d\x02\n" +
 	"\x05Paths\x12\x17\n" +
 	"\abin_dir\x18\x01 \x01(\tR\x06binDir\x12&\n" +
 	"\x0fcarried_cni_dir\x18\x02 \x01(\tR\rcarriedCniDir\x12\x1e\n" +

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k3m-io/k3m/components"
+)
+
+func componentRestartCommand() *cobra.Command {
+	var n node
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "restart COMPONENT...",
+		Short: "Restart components and wait until they are ready again",
+		Long: `Stop the process of each component, start it anew, and wait until it is ready again. No
+other component is touched, nor any pod. A refused component is looked at again.
+
+The exit code is 0 when all are ready, else 1.`,
+		Example: `  sudo k3m component restart dns
+  sudo k3m component restart --timeout 2m flannel containerd`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n.resolve()
+			statuses, err := componentStatuses(cmd.Context(), n)
+			if err != nil {
+				return err
+			}
+			var ids, chosen []string
+			restarts := map[string]int{}
+			for _, s := range statuses {
+				ids = append(ids, s.ID)
+				restarts[s.ID] = s.Restarts
+			}
+			for _, word := range args {
+				id, err := components.ResolveID(word, ids)
+				if err != nil {
+					return err
+				}
+				if !slices.Contains(chosen, id) {
+					chosen = append(chosen, id)
+				}
+			}
+			for _, id := range chosen {
+				if err := callAdmin(cmd.Context(), n.runDir, http.MethodPost, componentPath(id, "restart"), nil); err != nil {
+					return err
+				}
+			}
+			w := readiness{restarts: restarts, told: func(s components.ComponentStatus, after time.Duration) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is ready again after %s\n", s.ID, after.Round(10*time.Millisecond))
+			}}
+			return w.await(cmd.Context(), n, timeout, chosen)
+		},
+	}
+	addNodeFlags(c, &n)
+	addTimeoutFlag(c, &timeout)
+	return c
+}
+
+func addTimeoutFlag(c *cobra.Command, timeout *time.Duration) {
+	c.Flags().DurationVar(timeout, "timeout", time.Minute, "how long to wait until what was started is ready")
+}
+
+// readiness waits until components that were told to start (again) are ready.
+type readiness struct {
+	// restarts counts those before, of components that ran: one that says Ready with no more
+	// than that is the process of before.
+	restarts map[string]int
+	// told is called for each that is ready.
+	told func(s components.ComponentStatus, after time.Duration)
+}
+
+// await follows the components until all are ready, or one can't be without somebody's help.
+func (r readiness) await(ctx context.Context, n node, timeout time.Duration, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	start := time.Now()
+	late := fmt.Errorf("not ready within %s", timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
+	defer cancel()
+	missing, last := slices.Clone(ids), map[string]components.ComponentStatus{}
+	var failed []error
+	drop := func(id string) { missing = slices.DeleteFunc(missing, func(m string) bool { return m == id }) }
+	err := followAdmin(ctx, n.runDir, componentsWatchPath, func(s components.ComponentStatus) bool {
+		before, ran := r.restarts[s.ID]
+		if !slices.Contains(missing, s.ID) || ran && s.Restarts <= before {
+			return true
+		}
+		last[s.ID] = s
+		switch s.State {
+		case components.Ready:
+			r.told(s, time.Since(start))
+			drop(s.ID)
+		case components.Refused, components.CrashLoop, components.Removed:
+			failed = append(failed, notReady(s.ID, s))
+			drop(s.ID)
+		}
+		return len(missing) > 0
+	})
+	if errors.Is(err, late) {
+		err = nil
+		for _, id := range missing {
+			failed = append(failed, fmt.Errorf("%s passed: %w", timeout, notReady(id, last[id])))
+		}
+	}
+	return errors.Join(append(failed, err)...)
+}
+
+func notReady(id string, s components.ComponentStatus) error {
+	why := s.Reason
+	if s.LastError != "" && !strings.Contains(why, s.LastError) {
+		why = strings.TrimPrefix(why+"; last error: "+s.LastError, "; ")
+	}
+	if s.State == "" {
+		return fmt.Errorf("component %s is not ready", id)
+	}
+	return fmt.Errorf("component %s is not ready (%s); `k3m component logs %s` tells more", id, strings.TrimSuffix(string(s.State)+": "+why, ": "), id)
+}
