@@ -45,6 +45,7 @@ type component struct {
 	gone    bool                  // nothing of it is left; guarded by sup.mu
 	status  ComponentStatus       // guarded by sup.mu
 	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
+	process *process              // whose Run goes on; guarded by sup.mu
 	backoff backoff
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/clustercomponents"
+	"github.com/k3m-io/k3m/core/componentmetrics"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/portguard"
 	"github.com/k3m-io/k3m/sdk"
@@ -77,6 +78,9 @@ func (s *server) keepBoard(ctx context.Context) error {
 	halves.Go(func() error { return s.keepCluster(ctx) })
 	halves.Go(func() error { return s.keepNode(ctx) })
 	halves.Go(func() error { return s.guardPorts(ctx) })
+	if err := componentmetrics.Register(s.metricSources, s.log); err != nil {
+		return err
+	}
 	return halves.Wait()
 }
 
@@ -174,6 +178,26 @@ func servedPorts(states []components.ComponentStatus) []portguard.Port {
 				}
 			}
 		}
+	}
+	return out
+}
+
+// metricSources are the components whose metrics the node serves.
+func (s *server) metricSources() []componentmetrics.Source {
+	usage := map[string]components.Usage{}
+	all, err := s.components.Usage()
+	if err != nil {
+		s.log.Debug("the use of components can't be measured", "error", err)
+	}
+	for _, u := range all {
+		usage[u.ID] = u
+	}
+	var out []componentmetrics.Source
+	for _, st := range s.components.Status() {
+		out = append(out, componentmetrics.Source{
+			ID: st.ID, Up: st.State == components.Ready, Restarts: st.Restarts,
+			MemoryBytes: usage[st.ID].PSS, CPU: usage[st.ID].CPU, Text: s.components.Metrics(st.ID),
+		})
 	}
 	return out
 }
