@@ -78,6 +78,7 @@ func New(o Options) *Guard {
 	if o.NFTables {
 		g.write = g.writeNFTables
 	}
+	g.wake <- struct{}{} // an earlier core may have left rules for ports that nobody serves now
 	return g
 }
 
