@@ -55,8 +55,8 @@ type server struct {
 	agent        *agent.Agent
 	components   *components.Supervisor
 	filter       agent.PacketFilter
-	resolvConf   string // with the node's own name servers
 	board        *board
+	resolvConf   string // with the node's own name servers
 	notifier     notifier
 }
 
@@ -249,7 +249,7 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
-	s.board.setSelected(s.plan.selection.Infos())
+	s.board.setSelected(s.live.inForce().selection.Infos())
 	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
 		return nil
@@ -335,17 +335,17 @@ func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int)
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return components.Groups(info), ok
 }
 
 // services are those that a selected component's TLS certificate on a node is for.
 func (s *server) services(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return info.Services, ok && info.ServingCertificate
 }
 
-func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
+func (s *server) allowedOn(id, node string) (sdk.Info, bool) {
 	info, ok := s.live.find(id)
 	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }

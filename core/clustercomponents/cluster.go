@@ -109,7 +109,8 @@ func New(o Options) (*Cluster, error) {
 func (c *Cluster) Installed() <-chan struct{} { return c.installed }
 
 // SetSelected says which components the cluster has from now on. Objects of those that are gone
-// are removed, after those of the new ones were applied. It returns at once.
+// are removed, after those of the new ones were applied. Where two of them own the same object, the
+// first has it. It returns at once.
 func (c *Cluster) SetSelected(infos []sdk.Info) {
 	c.mu.Lock()
 	c.selected, c.isSelected = slices.Clone(infos), true

@@ -64,8 +64,9 @@ func (k *keeper) sync(ctx context.Context) error {
 	}
 	k.see()
 	var applyErr error
-	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
-		if err := k.applyObjects(ctx, s, id); err != nil {
+	owners := map[nodestatus.ObjectReference]string{}
+	for _, id := range s.order {
+		if err := k.applyObjects(ctx, s, id, owners); err != nil {
 			applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
 		}
 	}
@@ -73,7 +74,7 @@ func (k *keeper) sync(ctx context.Context) error {
 	errs := []error{applyErr}
 	for _, id := range slices.Sorted(maps.Keys(k.written)) {
 		if _, selected := s.selected[id]; !selected {
-			errs = append(errs, k.remove(ctx, id))
+			errs = append(errs, k.remove(ctx, id, owners))
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
@@ -112,12 +113,21 @@ func (k *keeper) see() {
 	clear(k.removed)
 }
 
-// applyObjects applies what a component owns, after it was put on record.
-func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error {
+// applyObjects applies what a component owns, after it was put on record. Of two that own the
+// same object, as in a swap, the first has it; owners holds whose is what.
+func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owners map[nodestatus.ObjectReference]string) error {
 	wanted, err := k.objects.expand(s.selected[id])
 	if err != nil {
 		return err
 	}
+	wanted = slices.DeleteFunc(wanted, func(o *unstructured.Unstructured) bool {
+		ref := referenceTo(o)
+		if _, taken := owners[ref]; taken {
+			return true
+		}
+		owners[ref] = id
+		return false
+	})
 	recorded := k.written[id].Status.Objects
 	all := slices.Clone(recorded)
 	var refs []nodestatus.ObjectReference
@@ -139,7 +149,7 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error
 			errs = append(errs, err)
 		}
 	}
-	left, err := k.objects.remove(ctx, id, slices.DeleteFunc(all, func(r nodestatus.ObjectReference) bool { return slices.Contains(refs, r) }))
+	left, err := k.objects.remove(ctx, id, unowned(all, owners))
 	errs = append(errs, err)
 	if len(refs)+len(left) != len(k.written[id].Status.Objects) {
 		errs = append(errs, k.write(ctx, s, id, append(refs, left...)))
@@ -148,9 +158,9 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error
 }
 
 // remove removes what a component that is not selected any more owned, and then its object.
-func (k *keeper) remove(ctx context.Context, id string) error {
+func (k *keeper) remove(ctx context.Context, id string, owners map[nodestatus.ObjectReference]string) error {
 	c := k.written[id]
-	left, err := k.objects.remove(ctx, id, c.Status.Objects)
+	left, err := k.objects.remove(ctx, id, unowned(c.Status.Objects, owners))
 	if len(left) > 0 {
 		c.Status.Objects = left
 		k.written[id] = c
@@ -164,6 +174,11 @@ func (k *keeper) remove(ctx context.Context, id string) error {
 	delete(k.uids, id)
 	delete(k.failing, id)
 	return nil
+}
+
+// unowned are the objects that no selected component owns.
+func unowned(refs []nodestatus.ObjectReference, owners map[nodestatus.ObjectReference]string) []nodestatus.ObjectReference {
+	return slices.DeleteFunc(slices.Clone(refs), func(r nodestatus.ObjectReference) bool { return owners[r] != "" })
 }
 
 // write writes a Component if it has changed, and tells of what has changed in Events.
