@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -227,17 +226,9 @@ func (p part) start(failed context.CancelCauseFunc) *runningPart {
 	return r
 }
 
-// bootGCPercent is the garbage collector's goal (see GOGC) until the node is ready.
-const bootGCPercent = 400
-
 // boot hands the events of one part to the others, and tells the operator. When it is
 // asked to stop, what it returns is no news (see part.start).
 func (s *server) boot(ctx context.Context) error {
-	// The heap grows to its size once, at the boot: collecting it at every doubling on the
-	// way costs about a fifth of the boot's CPU time (control plane's start and stop: about
-	// 2.6 s before, 2.1 s with this, in 3 runs on 2 cores).
-	steady := debug.SetGCPercent(bootGCPercent)
-	defer debug.SetGCPercent(steady)
 	if !happened(ctx, s.controlPlane.APIReady()) {
 		return nil
 	}
@@ -269,7 +260,6 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
-	debug.SetGCPercent(steady)
 	s.notifier.tell("READY=1")
 	s.greet()
 	s.settle(ctx)

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,8 @@ const (
 )
 
 // settle gives back to the host, once, what the boot needed and the rest of the process's life
-// does not: the heap's reserve, and the pages of the executable. Those that are needed after
-// all come back from the file, at the next touch.
+// does not: the heap's reserve, and the pages of the executables, the components' too. Those
+// that are needed after all come back from the file, at the next touch.
 func (s *server) settle(ctx context.Context) {
 	timer := time.NewTimer(settleAfter)
 	defer timer.Stop()
@@ -36,18 +37,32 @@ func (s *server) settle(ctx context.Context) {
 	}
 	debug.SetGCPercent(steadyGCPercent)
 	debug.FreeOSMemory()
-	if err := releaseExecutable(); err != nil {
-		s.log.Debug("the executable's pages stay in memory", "error", err)
+	pids := []int{os.Getpid()}
+	for _, c := range s.components.Status() {
+		if c.PID != 0 {
+			pids = append(pids, c.PID)
+		}
+	}
+	for _, pid := range pids {
+		if err := releaseExecutable(pid); err != nil {
+			s.log.Debug("an executable's pages stay in memory", "pid", pid, "error", err)
+		}
 	}
 }
 
-// releaseExecutable asks the kernel to reclaim the pages of the process's own executable.
-func releaseExecutable() error {
-	executable, err := os.Readlink("/proc/self/exe")
+// releaseExecutable asks the kernel to reclaim the pages of a process's own executable. Those
+// that other processes have mapped, too, stay.
+func releaseExecutable(pid int) error {
+	executable, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil {
 		return err
 	}
-	maps, err := os.Open("/proc/self/maps")
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return err
 	}
@@ -61,13 +76,15 @@ func releaseExecutable() error {
 		var start, end uintptr
 		var mode string
 		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &start, &end, &mode); err != nil {
-			return fmt.Errorf("read /proc/self/maps: %w", err)
+			return fmt.Errorf("read the mappings of process %d: %w", pid, err)
 		}
 		if strings.Contains(mode, "w") {
 			continue
 		}
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_PAGEOUT); errno != 0 {
-			return os.NewSyscallError("madvise", errno)
+		span := unix.RemoteIovec{Base: start, Len: int(end - start)}
+		_, _, errno := unix.Syscall6(unix.SYS_PROCESS_MADVISE, uintptr(fd), uintptr(unsafe.Pointer(&span)), 1, unix.MADV_PAGEOUT, 0, 0)
+		if errno != 0 {
+			return os.NewSyscallError("process_madvise", errno)
 		}
 	}
 	return lines.Err()
