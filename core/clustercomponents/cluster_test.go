@@ -102,7 +102,7 @@ func (n *testNode) beat(ctx context.Context) error {
 	patch := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
 	_, err := client.CoreV1().Nodes().Patch(ctx, n.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if ctx.Err() != nil || apierrors.IsNotFound(err) {
-		return nil // the test is over
+		return nil //nolint:nilerr // the test is over
 	}
 	return err
 }
