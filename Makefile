@@ -82,6 +82,7 @@ $(BUILD)/built: FORCE
 	@echo "building k3m $(VERSION) (the first time takes 10 to 20 minutes)"
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m ./cmd/k3m $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS) $(CONTAINERD)' -o $(BUNDLE)/bin/k3m-plugins ./cmd/k3m-plugins $(quietly)
+	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m-metrics-server ./cmd/k3m-metrics-server $(quietly)
 	@CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(BUNDLE)/bin/k3m-launch ./cmd/k3m-launch
 	@CGO_ENABLED=0 $(GO) build -tags=$(TAGS),no_grpc -ldflags='-s -w $(CONTAINERD)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static -X main.version='$$($(GO) list -m -f '{{.Version}}' github.com/opencontainers/runc | cut -c2-) -o $(CURDIR)/$(BUNDLE)/bin/runc github.com/opencontainers/runc

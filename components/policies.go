@@ -47,6 +47,40 @@ var policies = []struct {
 		owned: "!has(SUBJECT.endpoints) || SUBJECT.endpoints == null || " +
 			"SUBJECT.endpoints.all(e, has(e.nodeName) && e.nodeName == variables.node)",
 		message: "a component may write EndpointSlices whose endpoints are all on its own node",
+	}, {
+		name: "k3m-node-components.persistentvolumes", group: "", versions: "v1",
+		resources: []string{"persistentvolumes", "persistentvolumes/status"},
+		owned: "has(SUBJECT.spec.local) && has(SUBJECT.spec.nodeAffinity) && has(SUBJECT.spec.nodeAffinity.required) && " +
+			"SUBJECT.spec.nodeAffinity.required.nodeSelectorTerms.size() == 1 && " +
+			"SUBJECT.spec.nodeAffinity.required.nodeSelectorTerms.all(t, !has(t.matchFields) && has(t.matchExpressions) && " +
+			"t.matchExpressions.size() == 1 && t.matchExpressions.all(e, e.key == 'kubernetes.io/hostname' && " +
+			"e.operator == 'In' && e.values == [variables.node]))",
+		message: "a component may write local PersistentVolumes of its own node alone",
+		// A volume in use must not be turned over to another claim, nor outlive what its owner
+		// decided.
+		kept: "object.?spec.?claimRef == oldObject.?spec.?claimRef && object.spec.local == oldObject.spec.local && " +
+			"object.?spec.?storageClassName == oldObject.?spec.?storageClassName && " +
+			"object.?spec.?persistentVolumeReclaimPolicy == oldObject.?spec.?persistentVolumeReclaimPolicy",
+		keptMessage: "a component may not change a PersistentVolume's claim, place, class or reclaim policy",
+	}, {
+		name: "k3m-node-components.persistentvolumeclaims", group: "", versions: "v1",
+		resources: []string{"persistentvolumeclaims", "persistentvolumeclaims/status"},
+		// An update may take the choice of this node back, but neither claim what was chosen
+		// for another node nor choose one.
+		owned: "!has(SUBJECT.metadata.annotations) || !('volume.kubernetes.io/selected-node' in SUBJECT.metadata.annotations) || " +
+			"SUBJECT.metadata.annotations['volume.kubernetes.io/selected-node'] == variables.node",
+		message: "a component may write PersistentVolumeClaims whose selected node is its own alone",
+		kept: "has(oldObject.metadata.annotations) && 'volume.kubernetes.io/selected-node' in oldObject.metadata.annotations && " +
+			"object.spec == oldObject.spec && object.?metadata.?labels == oldObject.?metadata.?labels && " +
+			"object.?metadata.?finalizers == oldObject.?metadata.?finalizers && " +
+			"object.?metadata.?ownerReferences == oldObject.?metadata.?ownerReferences",
+		keptMessage: "a component may change only a claim that was given to its node, and not its spec, labels, finalizers or owners",
+	}, {
+		name: "k3m-node-components.csistoragecapacities", group: "storage.k8s.io", versions: "*",
+		resources: []string{"csistoragecapacities"},
+		owned: "has(SUBJECT.nodeTopology) && !has(SUBJECT.nodeTopology.matchExpressions) && has(SUBJECT.nodeTopology.matchLabels) && " +
+			"SUBJECT.nodeTopology.matchLabels == {'kubernetes.io/hostname': variables.node}",
+		message: "a component may publish the storage capacity of its own node alone",
 	},
 }
 

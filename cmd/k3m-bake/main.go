@@ -18,6 +18,11 @@ import (
 var builtins = []components.Builtin{
 	{Path: "bin/k3m-plugins", Args: []string{"runtime.containerd"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"cni.flannel"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"dns.coredns"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"local-storage.local-path"}, Default: true},
+	{Path: "bin/k3m-metrics-server", Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"network-policy.nftables"}, Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"servicelb.nodeip"}, Default: true},
 }
 
 func main() {

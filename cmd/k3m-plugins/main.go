@@ -9,7 +9,11 @@ import (
 	"slices"
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
+	"github.com/k3m-io/k3m/plugins/dns/coredns"
+	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
+	"github.com/k3m-io/k3m/plugins/network-policy/nftables"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
+	"github.com/k3m-io/k3m/plugins/servicelb/nodeip"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -17,6 +21,10 @@ import (
 var plugins = []func() sdk.Plugin{
 	containerd.New,
 	flannel.New,
+	coredns.New,
+	localpath.New,
+	nftables.New,
+	nodeip.New,
 }
 
 func main() {

@@ -80,8 +80,8 @@ func (b *board) tell() {
 	}
 }
 
-// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends. It ends after the components do, so that
-// their endpoints are withdrawn.
+// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends.
+// It ends after the components do, so that their endpoints are withdrawn.
 func (s *server) keepBoard(ctx context.Context) error {
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return s.keepCluster(ctx) })

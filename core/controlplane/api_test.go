@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -239,6 +240,14 @@ func TestDefaultRoles(t *testing.T) {
 		role, err := client.RbacV1().ClusterRoles().Get(ctx, "edit", metav1.GetOptions{})
 		return err == nil && len(role.Rules) > 5, err
 	})
+	for _, name := range []string{"view", "edit", "admin"} {
+		eventually(t, name+" reads metrics", func(ctx context.Context) (bool, error) {
+			role, err := client.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{})
+			return err == nil && slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+				return slices.Contains(r.APIGroups, "metrics.k8s.io") && slices.Contains(r.Verbs, "list")
+			}), err
+		})
+	}
 	for _, name := range []string{"system:node-proxier", "system:kube-scheduler", "system:controller:deployment-controller"} {
 		binding, err := client.RbacV1().ClusterRoleBindings().Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil || len(binding.Subjects) == 0 {

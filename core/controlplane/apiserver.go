@@ -187,6 +187,10 @@ func (c *ControlPlane) apiServerDefaults(creds *credentials, storage string) ([]
 		{name: "requestheader-group-headers", value: "X-Remote-Group"},
 		{name: "requestheader-extra-headers-prefix", value: "X-Remote-Extra-"},
 
+		// Aggregated APIs and webhooks are called at an endpoint of their Service, as soon as there
+		// is one: the Service's own address would have to wait for this node's kube-proxy.
+		{name: "enable-aggregator-routing", value: "true"},
+
 		{name: "shutdown-watch-termination-grace-period", value: watchGracePeriod.String()},
 	}
 	return c.appendAnonymous(defaults)

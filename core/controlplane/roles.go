@@ -65,6 +65,21 @@ var kubeletAdmin = rbacv1.ClusterRoleBinding{
 	Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: userAPIServer}},
 }
 
+// metricsReader lets those who may view, edit or administer a namespace read its pods' resource
+// metrics (kubectl top), and those with these rights in the cluster its nodes'. The role is
+// metrics-server's own; it gives nothing where nothing serves that API. It is here since a
+// component can't give rights to others.
+var metricsReader = rbacv1.ClusterRole{
+	ObjectMeta: metav1.ObjectMeta{Name: "system:aggregated-metrics-reader", Labels: map[string]string{
+		"rbac.authorization.k8s.io/aggregate-to-view":  "true",
+		"rbac.authorization.k8s.io/aggregate-to-edit":  "true",
+		"rbac.authorization.k8s.io/aggregate-to-admin": "true",
+	}},
+	Rules: []rbacv1.PolicyRule{{
+		Verbs: []string{"get", "list", "watch"}, APIGroups: []string{"metrics.k8s.io"}, Resources: []string{"nodes", "pods"},
+	}},
+}
+
 func reconcileRoles(ctx context.Context, client kubernetes.Interface) error {
 	roles, bindings, err := knownRoles(ctx, client)
 	if err != nil {
@@ -88,7 +103,8 @@ func reconcileRoles(ctx context.Context, client kubernetes.Interface) error {
 	}
 
 	rbac := client.RbacV1()
-	for _, r := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
+	clusterRoles := append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...)
+	for _, r := range append(clusterRoles, metricsReader) {
 		role(reconciliation.ClusterRoleRuleOwner{ClusterRole: &r}, reconciliation.ClusterRoleModifier{Client: rbac.ClusterRoles()})
 	}
 	clusterBindings := append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...)

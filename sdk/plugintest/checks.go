@@ -181,7 +181,8 @@ func info(t *testing.T, p *peer) sdk.Info {
 }
 
 func request(t *testing.T, o Options) client.RunRequest {
-	return client.RunRequest{Facts: o.Facts, Kubeconfig: o.Kubeconfig, Config: o.Config, StateDir: t.TempDir()}
+	return client.RunRequest{Facts: o.Facts, Kubeconfig: o.Kubeconfig, Config: o.Config, StateDir: t.TempDir(),
+		ServingCert: o.ServingCert, ServingKey: o.ServingKey}
 }
 
 // running is a Run that goes on.

@@ -32,6 +32,9 @@ type Options struct {
 	Facts sdk.Facts
 	// Kubeconfig is the path of a kubeconfig for a component that requires the API.
 	Kubeconfig string
+	// ServingCert and ServingKey are the paths of a certificate and its key, PEM, for a
+	// component that asks for one.
+	ServingCert, ServingKey string
 	// Config is a good configuration; nil is none.
 	Config json.RawMessage
 	// BadConfigs must be refused, each with a problem at its path.

@@ -21,17 +21,20 @@ type result struct {
 	Unpack  stats   `json:"unpackSeconds"`
 	Boot    boot    `json:"boot"`
 	Idle    *idle   `json:"idle,omitempty"`
+	// Recovery is the time from kill -9 of a component until it is ready again.
+	Recovery map[string]stats `json:"recoverySeconds,omitempty"`
 }
 
 func main() {
 	harness.Roles()
 	runs := flag.Int("runs", 10, "how many boots are measured")
 	idleFor := flag.Duration("idle", time.Minute, "how long an idle node is measured, after as long a rest; 0 leaves it out")
+	recoveries := flag.Int("recoveries", 5, "how often each component is killed; 0 leaves it out")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		fail("the benchmarks make network namespaces and containers and need root: run `sudo make bench`")
 	}
-	r, err := measure(*runs, *idleFor)
+	r, err := measure(*runs, *idleFor, *recoveries)
 	if r == nil {
 		fail(err.Error())
 	}
@@ -48,7 +51,7 @@ func fail(why string) {
 }
 
 // measure gives the figures, with an error too when something went wrong beside.
-func measure(runs int, idleFor time.Duration) (r *result, err error) {
+func measure(runs int, idleFor time.Duration, recoveries int) (r *result, err error) {
 	lab, err := harness.Open()
 	if err != nil {
 		return nil, err
@@ -75,6 +78,11 @@ func measure(runs int, idleFor time.Duration) (r *result, err error) {
 	}
 	if idleFor > 0 {
 		if all.Idle, err = measureIdle(lab, tb, idleFor); err != nil {
+			return nil, err
+		}
+	}
+	if recoveries > 0 {
+		if all.Recovery, err = measureRecovery(lab, tb, recoveries); err != nil {
 			return nil, err
 		}
 	}

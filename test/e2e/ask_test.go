@@ -11,7 +11,7 @@ import (
 	"github.com/k3m-io/k3m/test/harness"
 )
 
-// asking is a client that asks a URL again and again, a new connection each time.
+// asking is a client that asks the same again and again, a new connection each time.
 type asking struct {
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -31,6 +31,14 @@ type answers struct {
 const askPause = 20 * time.Millisecond
 
 func ask(t *testing.T, client *http.Client, url string) *asking {
+	return keepAsking(t, func(ctx context.Context) error {
+		_, err := harness.Get(ctx, client, url)
+		return err
+	})
+}
+
+// keepAsking calls a question again and again until the test ends or stop is called.
+func keepAsking(t *testing.T, question func(context.Context) error) *asking {
 	ctx, cancel := context.WithCancel(t.Context())
 	a := &asking{cancel: cancel, done: make(chan struct{})}
 	t.Cleanup(func() { a.stop() })
@@ -39,7 +47,7 @@ func ask(t *testing.T, client *http.Client, url string) *asking {
 		start, last := time.Now(), time.Now()
 		for ctx.Err() == nil {
 			// The request that is under way when the client stops still gets its answer.
-			_, err := harness.Get(context.WithoutCancel(ctx), client, url)
+			err := question(context.WithoutCancel(ctx))
 			a.mu.Lock()
 			a.asked++
 			if err != nil {

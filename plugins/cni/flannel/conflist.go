@@ -53,6 +53,23 @@ func conflist(p *plan, s subnets, mtu int) ([]byte, error) {
 // addressDir is where host-local writes which addresses are taken.
 func (p *plan) addressDir() string { return filepath.Join(p.paths.AgentDir, "cni", "networks") }
 
+// makeAddressDir makes host-local's directory before the first pod does, so that it can be
+// watched: which addresses are taken is no secret, only the files' content is. The process's
+// umask would hide it.
+func (p *plan) makeAddressDir() error {
+	records := filepath.Join(p.addressDir(), networkName)
+	err := os.MkdirAll(records, 0o755)
+	for dir, mode := range map[string]os.FileMode{filepath.Dir(p.addressDir()): 0o711, p.addressDir(): 0o755, records: 0o755} {
+		if err == nil {
+			err = os.Chmod(dir, mode)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make the directory of taken pod addresses: %w", err)
+	}
+	return nil
+}
+
 // writeConflist makes the file appear at once and whole, and leaves one that is the same
 // alone: the runtime reads it again at each change.
 func writeConflist(dir string, content []byte) error {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,4 +106,21 @@ func TestInstallExecutables(t *testing.T) {
 			t.Errorf("the copy was not removed: %v", err)
 		}
 	})
+}
+
+// TestAddressDirIsOpen has the component's umask: network-policy.nftables, another user,
+// watches the names in the directory.
+func TestAddressDirIsOpen(t *testing.T) {
+	p := &plan{paths: sdk.Paths{AgentDir: t.TempDir()}}
+	old := syscall.Umask(0o077)
+	err := p.makeAddressDir()
+	syscall.Umask(old)
+	must(t, err)
+	for dir, want := range map[string]os.FileMode{"cni": 0o711, "cni/networks": 0o755, "cni/networks/" + networkName: 0o755} {
+		info, err := os.Stat(filepath.Join(p.paths.AgentDir, dir))
+		must(t, err)
+		if have := info.Mode().Perm(); have != want {
+			t.Errorf("%s has mode %o, want %o", dir, have, want)
+		}
+	}
 }

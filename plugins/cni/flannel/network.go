@@ -130,6 +130,9 @@ func (n *network) up(ctx context.Context, leases *leases) (*upNetwork, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.makeAddressDir(); err != nil {
+		return nil, err
+	}
 	if err := writeConflist(p.paths.CNIConfDir, list); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,61 @@
+package coredns
+
+import (
+	"fmt"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// api is the component's way to the Kubernetes API.
+type api struct {
+	kubeconfig string
+	config     *rest.Config
+	client     kubernetes.Interface
+}
+
+// newAPI reads the kubeconfig. refused is called at each answer that says that the
+// credentials are not good (any more).
+func newAPI(kubeconfig string, refused func()) (*api, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the component's kubeconfig: %w", err)
+	}
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.UserAgent = "k3m-dns-coredns"
+	config.QPS = -1 // a handful of watches and now and then an Event
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(request)
+			if err == nil && response.StatusCode == http.StatusUnauthorized {
+				refused()
+			}
+			return response, err
+		})
+	})
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API: %w", err)
+	}
+	return &api{kubeconfig: kubeconfig, config: config, client: client}, nil
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// clientConfig is what CoreDNS's kubernetes plugin takes a client's configuration from.
+type clientConfig struct {
+	kubeconfigFile
+	config *rest.Config
+}
+
+// kubeconfigFile is the interface by another name than that of its method.
+type kubeconfigFile = clientcmd.ClientConfig
+
+// ClientConfig implements clientcmd.ClientConfig.
+func (c clientConfig) ClientConfig() (*rest.Config, error) { return rest.CopyConfig(c.config), nil }

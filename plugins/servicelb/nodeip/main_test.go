@@ -1,0 +1,18 @@
+package nodeip
+
+import (
+	"os"
+	"testing"
+
+	"github.com/k3m-io/k3m/sdk"
+)
+
+// TestMain: started with the component's ID as its argument, the executable is the
+// plugin, as k3m's multi-call one is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == id {
+		sdk.Serve(New())
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
