@@ -30,6 +30,7 @@ type board struct {
 	mu       sync.Mutex
 	cluster  *clustercomponents.Cluster // nil before the API is ready
 	node     *clustercomponents.Node    // nil before the node has joined
+	status   nodestatus.NodeStatus      // what the node says, or will say
 	selected []sdk.Info
 	chosen   bool // setSelected was called
 }
@@ -64,17 +65,25 @@ func (b *board) setSelected(infos []sdk.Info) {
 	}
 }
 
-// updateNode changes what the node says of itself, once it has joined.
+// updateNode changes what the node says of itself, at once or when it has joined. change replaces
+// slices and does not keep the pointer.
 func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	change(&b.status)
+	b.tell()
+}
+
+// tell hands on what the node says. The lock is held.
+func (b *board) tell() {
 	if b.node != nil {
-		b.node.Update(change)
+		status := b.status
+		b.node.Update(func(s *nodestatus.NodeStatus) { *s = status })
 	}
 }
 
-// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends. It ends after the components do, so that
-// their endpoints are withdrawn.
+// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends.
+// It ends after the components do, so that their endpoints are withdrawn.
 func (s *server) keepBoard(ctx context.Context) error {
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return s.keepCluster(ctx) })
@@ -134,6 +143,7 @@ func (s *server) keepNode(ctx context.Context) error {
 	}
 	s.board.mu.Lock()
 	s.board.node = node
+	s.board.tell()
 	s.board.mu.Unlock()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -191,7 +191,6 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 
 // applied tells the rest of the server which components are selected from now on.
 func (s *server) applied(selection components.Selection) {
-	s.board.setSelected(selection.Infos())
 	var ids []string
 	for _, info := range selection.Infos() {
 		ids = append(ids, info.ID())

@@ -184,9 +184,10 @@ func (c *Cluster) loop(ctx context.Context, wake signal, interval time.Duration,
 			return nil //nolint:nilerr // ctx ended
 		}
 		err := work(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // an error would be that of the stop
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err == nil:
 			failing = false
 		default:

@@ -102,7 +102,7 @@ func (n *testNode) beat(ctx context.Context) error {
 	patch := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
 	_, err := client.CoreV1().Nodes().Patch(ctx, n.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if ctx.Err() != nil || apierrors.IsNotFound(err) {
-		return nil // the test is over
+		return nil //nolint:nilerr // the test is over
 	}
 	return err
 }
@@ -464,7 +464,16 @@ func TestEvents(t *testing.T) {
 	node.says(broken)
 	wantComponent(t, "dns.test", wantState("Refused", "0/1"))
 	node.says(answers("Ready"))
-	uid := wantComponent(t, "dns.test", wantState("Ready", "1/1"))
+	wantComponent(t, "dns.test", wantState("Ready", "1/1"))
+	killed := answers("Ready") // so quickly that nobody saw it down
+	killed.Components[0].Restarts, killed.Components[0].LastError, killed.Components[0].LastErrorTime = 1, "it was killed", time.Now()
+	node.says(killed)
+	uid := wantComponent(t, "dns.test", func(c nodestatus.Component) error {
+		if c.Status.Restarts != 1 {
+			return fmt.Errorf("%+v", c.Status)
+		}
+		return nil
+	})
 	eventually(t, "Events", func(ctx context.Context) error {
 		list, err := client.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(uid)})
 		if err != nil {
@@ -472,10 +481,13 @@ func TestEvents(t *testing.T) {
 		}
 		var got []string
 		for _, e := range list.Items {
-			got = append(got, e.Type+" "+e.Reason+": "+e.Message)
+			got = append(got, fmt.Sprintf("%s %s (%d): %s", e.Type, e.Reason, e.Count, e.Message))
 		}
 		slices.Sort(got)
-		want := []string{"Normal Ready: ready again on node event-1", "Warning Refused: on node event-1: its file has changed"}
+		want := []string{
+			"Normal Ready (2): ready again on node event-1", "Warning Failed (1): on node event-1: it was killed",
+			"Warning Refused (1): on node event-1: its file has changed",
+		}
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("%q, want %q", got, want)
 		}

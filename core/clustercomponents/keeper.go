@@ -40,7 +40,7 @@ type keeper struct {
 	seeded  bool
 	written map[string]nodestatus.Component // as the API has them, by ID
 	uids    map[string]types.UID            // of the Component objects
-	failing map[string]map[string]bool      // by ID and node: an Event told of a failure
+	history map[string]map[string]*past     // by ID and node
 }
 
 // keepComponents keeps Components and their objects until ctx ends.
@@ -51,7 +51,7 @@ func (c *Cluster) keepComponents(ctx context.Context, w *watches) error {
 	k := &keeper{
 		Cluster: c, watches: w, objects: newObjectClient(ctx, c),
 		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager}),
-		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, failing: map[string]map[string]bool{},
+		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, history: map[string]map[string]*past{},
 	}
 	defer k.objects.end()
 	return c.loop(ctx, c.summaryWork, summaryInterval, summaryBurst, "the state of components can't be shown", k.sync)
@@ -172,7 +172,7 @@ func (k *keeper) remove(ctx context.Context, id string, owners map[nodestatus.Ob
 	}
 	delete(k.written, id)
 	delete(k.uids, id)
-	delete(k.failing, id)
+	delete(k.history, id)
 	return nil
 }
 
@@ -202,10 +202,10 @@ func (k *keeper) write(ctx context.Context, s *snapshot, id string, objects []no
 		return fmt.Errorf("component %s: %w", id, err)
 	}
 	k.written[id], k.uids[id] = c, done.GetUID()
-	if k.failing[id] == nil {
-		k.failing[id] = map[string]bool{}
+	if k.history[id] == nil {
+		k.history[id] = map[string]*past{}
 	}
-	for _, n := range notesOn(before.Status.Nodes, c.Status.Nodes, k.failing[id]) {
+	for _, n := range notesOn(before.Status.Nodes, c.Status.Nodes, s.errorTimes(id), k.history[id]) {
 		k.recorder.Event(k.reference(id), n.kind, n.reason, n.message)
 	}
 	return nil
@@ -248,44 +248,6 @@ func equalComponents(a, b nodestatus.Component) bool {
 		a.Status.Nodes, b.Status.Nodes = nil, nil
 	}
 	return reflect.DeepEqual(a, b)
-}
-
-// note is an Event to be.
-type note struct{ kind, reason, message string }
-
-// troubles are the states that an Event tells of.
-var troubles = []string{"Degraded", "CrashLoop", "Refused", stateLost}
-
-// notesOn are the Events on a component's way from one state of its nodes to the next. failing
-// remembers which nodes had trouble, so that its end is told too.
-func notesOn(before, after []nodestatus.ComponentNode, failing map[string]bool) []note {
-	var notes []note
-	for _, n := range after {
-		var old nodestatus.ComponentNode
-		if i := slices.IndexFunc(before, func(b nodestatus.ComponentNode) bool { return b.Node == n.Node }); i >= 0 {
-			old = before[i]
-		}
-		why := n.Reason
-		if why == "" {
-			why = n.LastError
-		}
-		trouble := slices.Contains(troubles, n.State)
-		switch {
-		case trouble && n.State != old.State:
-			notes = append(notes, note{corev1.EventTypeWarning, n.State, fmt.Sprintf("on node %s: %s", n.Node, why)})
-		case old.Node != "" && n.Restarts > old.Restarts && n.LastError != "":
-			notes = append(notes, note{corev1.EventTypeWarning, "Restarted", fmt.Sprintf("on node %s: %s", n.Node, n.LastError)})
-			failing[n.Node] = true
-		}
-		if trouble || n.State == "Exited" || n.State == "Backoff" {
-			failing[n.Node] = true
-		}
-		if n.State == stateReady && failing[n.Node] {
-			notes = append(notes, note{corev1.EventTypeNormal, stateReady, fmt.Sprintf("ready again on node %s", n.Node)})
-			delete(failing, n.Node)
-		}
-	}
-	return notes
 }
 
 // idLabel is on every object of a component, with its ID.

@@ -124,7 +124,7 @@ func (g *Guard) Run(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // an error would be that of the stop
 		}
 		g.opts.Logger.Warn("components can be reached from outside; trying again", "error", err)
 		g.opts.Health.Set(health.Condition{

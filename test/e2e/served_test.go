@@ -72,6 +72,12 @@ func TestServedByComponent(t *testing.T) {
 			t.Errorf("a neighbour hears %q", body)
 		}
 	})
+	t.Run("its port is guarded", func(t *testing.T) {
+		out, err := h.Command(within(t, 10*time.Second), "nft", "list", "ruleset").CombinedOutput()
+		if err != nil || !strings.Contains(out, "10.42.0.1 . tcp . 8099") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 	t.Run("kubectl shows it", func(t *testing.T) {
 		soon(t, "components are shown", func(ctx context.Context) error {
 			out, err := node.Kubectl(ctx, "get", "components", "--no-headers")
@@ -121,8 +127,8 @@ func TestServedByComponent(t *testing.T) {
 			if out, err := node.Kubectl(ctx, "get", "comp", "addon.whoami"); err == nil {
 				return errors.New(out)
 			}
-			out, err := h.Command(ctx, "nft", "list", "tables").CombinedOutput()
-			if err == nil && strings.Contains(out, "k3m-guard") {
+			out, err := h.Command(ctx, "nft", "list", "ruleset").CombinedOutput()
+			if err == nil && strings.Contains(out, "10.42.0.1 . tcp . 8099") {
 				err = errors.New(out)
 			}
 			return err
