@@ -165,6 +165,7 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 			s.board.setSelected(before.selection.Infos())
 			return errors.Join(err, components.Authorize(context.WithoutCancel(ctx), client, before.selection.Infos()))
 		}
+		s.board.setSelected(both) // what new ones own is there when they start
 		return nil
 	}
 	outcome, err := s.components.Apply(ctx, change)
