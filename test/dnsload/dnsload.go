@@ -23,6 +23,8 @@ import (
 type Load struct {
 	// Server is asked over UDP.
 	Server netip.AddrPort
+	// Dial, if not nil, connects to it from elsewhere: "udp" and the address.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Questions are asked one after another, again and again.
 	Questions []dns.Question
 	// Rate is in queries a second, For how long.
@@ -78,11 +80,18 @@ func Run(ctx context.Context, l Load) (Result, error) {
 		}
 		packed = append(packed, wire)
 	}
+	if l.Dial == nil {
+		l.Dial = new(net.Dialer).DialContext
+	}
 	clients := make([]*client, l.Sockets)
 	for n := range clients {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(l.Server))
+		dialed, err := l.Dial(ctx, "udp", l.Server.String())
 		if err != nil {
 			return Result{}, fmt.Errorf("reach %s: %w", l.Server, err)
+		}
+		conn, ok := dialed.(*net.UDPConn)
+		if !ok {
+			return Result{}, fmt.Errorf("reach %s: no UDP socket", l.Server)
 		}
 		defer func() { _ = conn.Close() }() // all that was sent is counted
 		_ = conn.SetReadBuffer(1 << 20)     // as much as there is

@@ -294,6 +294,11 @@ func (s *server) takeCustom(state customState) {
 	if err == nil {
 		next, err = s.build(c)
 	}
+	if err != nil && state.object == nil { // nothing of the user's is to blame
+		s.broken = err
+		s.log.Error("the configuration of CoreDNS can't be renewed; the last one stays in force", "error", err)
+		return
+	}
 	if err != nil {
 		if version := state.object.ResourceVersion; version != s.refused {
 			s.refused = version
