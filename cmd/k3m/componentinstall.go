@@ -116,7 +116,7 @@ func takeUp(cmd *cobra.Command, n node, entry components.Entry) error {
 	statuses, err := componentStatuses(cmd.Context(), n)
 	if err != nil || !slices.ContainsFunc(statuses, func(s components.ComponentStatus) bool { return s.ID == entry.ID() }) {
 		fmt.Fprintf(cmd.OutOrStdout(), "`k3m component enable %s=%s` starts it, now and at every start\n", entry.Info.Kind, entry.Info.Name)
-		return nil //nolint:nilerr // no server runs, which is well
+		return nil // where no server runs, nothing has to be told
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), reloadPatience)
 	defer cancel()

@@ -69,7 +69,7 @@ func resolveKnown(n node, word string, notRunning error) (string, error) {
 	}
 	catalog, err := localCatalog(n)
 	if err != nil {
-		return "", notRunning //nolint:nilerr // the first error tells what there is
+		return "", notRunning // which tells what there is
 	}
 	return components.ResolveID(word, catalogIDs(catalog))
 }

@@ -115,8 +115,7 @@ func (s *server) followSignals(ctx context.Context) error {
 		}
 		answer, err := s.reload(ctx, reloadRequest{})
 		switch {
-		case ctx.Err() != nil:
-			return nil
+		case err != nil && ctx.Err() != nil: // the server stops
 		case err != nil:
 			s.log.Error("configuration not reloaded; all goes on as before", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		default:

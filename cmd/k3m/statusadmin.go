@@ -131,9 +131,9 @@ func componentProblem(c components.ComponentStatus) problem {
 		p.Fix = fmt.Sprintf("mend what the reason names, then `k3m component restart %s`", c.ID)
 	case components.Degraded, components.Exited, components.Backoff, components.CrashLoop:
 		p.Fix = fmt.Sprintf("look at `k3m component logs %s`; k3m tries again by itself", c.ID)
-	case components.Starting:
-		if why != "" {
-			p.Fix = fmt.Sprintf("look at `k3m component logs %s`", c.ID)
+	case components.Launching, components.Starting:
+		if why != "" { // it is slow, or failed before
+			p.Fix = fmt.Sprintf("look at `k3m component logs %s`; k3m tries again by itself", c.ID)
 		}
 	}
 	return p

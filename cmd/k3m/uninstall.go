@@ -82,11 +82,17 @@ func uninstall(ctx context.Context, out io.Writer, n node) error {
 		return fmt.Errorf("something could not be removed, so %s is kept for another try: %w", n.dataDir, err)
 	}
 	fmt.Fprintln(out, "removed containers, interfaces, rules, mounts and cgroups")
+	if path := record.LocalStoragePath; path != "" {
+		// Volumes are the user's: the folder goes only when there are none.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(out, "the volumes in %s stay\n", path)
+		}
+	}
 	if err := errors.Join(removeKubeconfig(n.dataDir, record.Kubeconfig), removeMade(n.runDir, madeInRunDir),
 		bundle.RemoveAll(filepath.Join(n.dataDir, "data")), removeMade(n.dataDir, madeInDataDir)); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "removed %s and %s\n", n.dataDir, n.runDir)
+	fmt.Fprintf(out, "removed what was k3m's in %s and %s\n", n.dataDir, n.runDir)
 	return nil
 }
 

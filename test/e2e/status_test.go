@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,8 +138,14 @@ func TestStatus(t *testing.T) {
 		if err := h.Kill(c.Pid, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		watch.until(t, "that something is not well", func(r report) bool { return !r.Well })
-		watch.until(t, "all is well again", func(r report) bool { return r.Well })
+		runtime := func(r report) harness.Component {
+			i := slices.IndexFunc(r.Components, func(now harness.Component) bool { return now.ID == c.ID })
+			return r.Components[max(i, 0)]
+		}
+		watch.until(t, "that the runtime is not well", func(r report) bool {
+			return runtime(r).Restarts >= c.Restarts && !runtime(r).Ready() && !r.Well && r.Problems[0].What == c.ID
+		})
+		watch.until(t, "all is well again", func(r report) bool { return r.Well && runtime(r).Restarts == c.Restarts+1 })
 	})
 	node.Stop(t)
 	bad(t, h, 1, []string{"status"}, "no server answers")
