@@ -71,7 +71,9 @@ func outsideResolver(t *testing.T) (stop func()) {
 		if err := server.Shutdown(); err != nil {
 			t.Error(err)
 		}
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
