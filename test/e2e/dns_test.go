@@ -71,7 +71,9 @@ func outsideResolver(t *testing.T) (stop func()) {
 		if err := server.Shutdown(); err != nil {
 			t.Error(err)
 		}
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -131,9 +133,9 @@ func TestDNS(t *testing.T) {
 		{"first.headless." + zone + ".", "a", server},
 		{strings.ReplaceAll(server, ".", "-") + "." + s.ns + ".pod.cluster.local.", "a", server},
 		{"_http._tcp.web." + zone + ".", "srv", "80 web." + zone},
-		{web, "ptr", "web." + zone},
-		{server, "ptr", "first.headless." + zone},
-		{s.node.Name, "a", s.node.Host.Addr.String()},
+		{reverse(t, web), "ptr", "web." + zone},
+		{reverse(t, server), "ptr", "first.headless." + zone},
+		{s.node.Name + ".", "a", s.node.Host.Addr.String()},
 		{"nothing." + zone + ".", "a", "NXDOMAIN"},
 	} {
 		t.Run(c.name+" "+c.qtype, func(t *testing.T) {
@@ -185,6 +187,16 @@ func TestDNS(t *testing.T) {
 		sub.T = t
 		sub.custom(zone, web)
 	})
+}
+
+// reverse is the name to ask for the name of an address.
+func reverse(t *testing.T, addr string) string {
+	t.Helper()
+	name, err := dns.ReverseAddr(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // podGateway is the node's address on the pod network.

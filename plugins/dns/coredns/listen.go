@@ -77,12 +77,19 @@ func listen(ctx context.Context, gateways []netip.Addr, first *chain, seen func(
 	for _, socket := range s.udp {
 		socket.start(s.failed)
 	}
+	// One that has not started yet can't be shut down.
+	started := make(chan struct{}, 2*len(s.tcp))
 	for _, server := range s.tcp {
+		server.NotifyStartedFunc = func() { started <- struct{}{} }
 		s.serving.Go(func() {
 			if err := server.ActivateAndServe(); err != nil {
 				s.failed <- err
+				started <- struct{}{}
 			}
 		})
+	}
+	for range s.tcp {
+		<-started
 	}
 	return s, nil
 }
