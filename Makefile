@@ -30,10 +30,10 @@ CNI      := plugins/cni/flannel
 MODULES  := sdk docs/examples/addon.whoami
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit e2e bench lint generate verify deps clean FORCE
+.PHONY: help run build test unit e2e bench conformance lint generate verify deps clean FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## Install what is missing, build, and start a server (as root); ctrl-C stops it
 	@dist/k3m server $(ARGS)
@@ -64,12 +64,18 @@ generate: ## Generate the wire contract's Go code anew (needs protobuf-compiler)
 		--go-grpc_out=sdk/proto --go-grpc_opt=paths=source_relative sdk/proto/pluginv1/plugin.proto
 
 verify: generate ## Check that generated code, module files and formatting are as committed
-	@for m in . $(MODULES); do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
+	@for m in . $(MODULES) test/conformance/suite; do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
 	@test -z "$$(gofmt -l cmd components core plugins sdk test docs)" || { gofmt -l cmd components core plugins sdk test docs; exit 1; }
 	git diff --exit-code -- sdk/proto
 
 bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints JSON
 	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/bench
+
+# Arguments reach the program as they are, in whatever quotes: a focus is full of backslashes.
+conformance: export FOCUS SKIP K3M_ARGS
+conformance: build ## Run upstream's end-to-end tests in a cluster (as root); FOCUS, SKIP, PROCS, K3M_ARGS
+	@sh .ci/packages conformance
+	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/conformance -focus "$$FOCUS" -skip "$$SKIP" -procs $(or $(PROCS),4) -server "$$K3M_ARGS"
 
 deps: ## Install the operating-system packages that are missing
 	@sh .ci/packages

@@ -65,13 +65,13 @@ func benchScene(b *testing.B) (*engine, *programmer, *counting) {
 	if os.Getuid() != 0 {
 		b.Skip("needs root: it programs nftables")
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	table, err := knftables.New(knftables.InetFamily, tableName)
 	must(b, err)
 	b.Cleanup(func() {
-		tx := nft.NewTransaction()
+		tx := table.NewTransaction()
 		tx.Add(&knftables.Table{})
 		tx.Delete(&knftables.Table{})
-		must(b, nft.Run(context.Background(), tx))
+		must(b, table.Run(context.Background(), tx))
 	})
 	e := newEngine(nodeName, []family{ipv4})
 	for i := range benchNamespaces {
@@ -85,7 +85,7 @@ func benchScene(b *testing.B) (*engine, *programmer, *counting) {
 		p := benchPolicy(i, 1000)
 		e.setPolicy(p.objectKey, p)
 	}
-	c := &counting{Interface: nft, start: cpu(b)}
+	c := &counting{Interface: table, start: cpu(b)}
 	program := &programmer{nft: c, fresh: true, network: network{
 		families: []family{ipv4}, bridge: "cni0", subnets: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/23")},
 	}}
@@ -185,7 +185,7 @@ func BenchmarkConnection(b *testing.B) {
 		defer func() { b.ReportMetric(float64((cpu(b)-start).Microseconds())/float64(b.N), "cpu-µs/op") }()
 		client.do(func() {
 			for b.Loop() {
-				conn, err := net.Dial("tcp", "10.42.0.241:80")
+				conn, err := new(net.Dialer).DialContext(b.Context(), "tcp", "10.42.0.241:80")
 				must(b, err)
 				// No TIME_WAIT, or the client's ports are used up.
 				must(b, conn.(*net.TCPConn).SetLinger(0))
@@ -199,9 +199,9 @@ func BenchmarkConnection(b *testing.B) {
 	for _, p := range []*testPod{client, server} {
 		e.setPod(objectKey{"ns-0", p.pod.Name}, podOf(p.pod, nodeName))
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	table, err := knftables.New(knftables.InetFamily, tableName)
 	must(b, err)
-	program := &programmer{nft: nft, fresh: true, network: network{
+	program := &programmer{nft: table, fresh: true, network: network{
 		families: []family{ipv4}, bridge: "cni0", subnets: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/24")},
 	}}
 	syncNow(b, program, e)

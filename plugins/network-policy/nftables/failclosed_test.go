@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -142,7 +141,7 @@ func keepOpen(t *testing.T, from *place, to string) connection {
 	var conn net.Conn
 	from.do(func() {
 		var err error
-		conn, err = net.DialTimeout("tcp", to, time.Second)
+		conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp", to)
 		must(t, err)
 	})
 	t.Cleanup(func() { _ = conn.Close() })
@@ -185,7 +184,7 @@ func TestFlushedRuleset(t *testing.T) {
 	c := n.run()
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", false})
 	for _, command := range []string{"flush ruleset", "flush table inet " + tableName, "delete table inet " + tableName} {
-		out, err := exec.Command("nft", command).CombinedOutput()
+		out, err := nft(command)
 		if err != nil {
 			t.Fatalf("nft %s: %v: %s", command, err, out)
 		}
