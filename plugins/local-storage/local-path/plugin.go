@@ -31,6 +31,7 @@ var (
 	_ sdk.Plugin          = (*plugin)(nil)
 	_ sdk.ConfigValidator = (*plugin)(nil)
 	_ sdk.MetricsWriter   = (*plugin)(nil)
+	_ sdk.Cleaner         = (*plugin)(nil)
 )
 
 // Info implements sdk.Plugin.
@@ -38,8 +39,7 @@ var (
 // A user of its own, which owns the directories. In them are files of any user that a pod
 // ran as: to remove these it needs DAC_OVERRIDE (write and list directories of others) and
 // FOWNER (directories with the sticky bit). quotactl wants SYS_ADMIN; confine.go takes
-// nearly all else of that away again. Not a Cleaner: what it leaves on the host is the
-// users' data.
+// nearly all else of that away again.
 func (*plugin) Info() sdk.Info {
 	core := []string{""}
 	return sdk.Info{

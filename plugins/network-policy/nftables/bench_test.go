@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -218,5 +219,36 @@ func BenchmarkConnection(b *testing.B) {
 		}
 		syncNow(b, program, e)
 		b.Run(fmt.Sprintf("policies that select both pods: %d", count), measure)
+	}
+}
+
+// BenchmarkNewPod takes the time from host-local's record of an address to the pod's entry in the
+// kernel, while a policy is there: how soon a pod can talk whose status nobody knows.
+func BenchmarkNewPod(b *testing.B) {
+	n := newNode(b)
+	n.namespaces(map[string]string{"a": ""})
+	n.api.put(policyObject("a", "deny", denyIngress))
+	n.run()
+	await := func(addr netip.Addr, there bool) {
+		for {
+			if _, err := nft("get", "element", "inet", tableName, "ingress4", "{ "+addr.String()+" }"); err == nil == there {
+				return
+			}
+		}
+	}
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		addr := netip.AddrFrom4([4]byte{10, 42, 0, byte(2 + i%250)})
+		o := podObject("a", fmt.Sprintf("pod-%d", i), "", nodeName)
+		n.api.put(o)
+		record := filepath.Join(n.records, "k3m", addr.String())
+		b.StartTimer()
+		must(b, os.WriteFile(record, nil, 0o600))
+		await(addr, true)
+		b.StopTimer()
+		n.api.remove(o)
+		must(b, os.Remove(record))
+		await(addr, false)
+		b.StartTimer()
 	}
 }

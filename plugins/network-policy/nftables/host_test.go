@@ -221,8 +221,8 @@ func (n *node) start() *componentProcess {
 	return c
 }
 
-// run starts the component and waits until it is ready.
-func (n *node) run() *componentProcess {
+// begin starts the component.
+func (n *node) begin() *componentProcess {
 	n.t.Helper()
 	c := n.start()
 	kubeconfig := filepath.Join(n.dir, "kubeconfig")
@@ -238,6 +238,13 @@ func (n *node) run() *componentProcess {
 			}
 		})
 	}()
+	return c
+}
+
+// run starts the component and waits until it is ready.
+func (n *node) run() *componentProcess {
+	n.t.Helper()
+	c := n.begin()
 	deadline := time.After(20 * time.Second)
 	for {
 		select {

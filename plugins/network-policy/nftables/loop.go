@@ -81,7 +81,6 @@ type loop struct {
 	retry   wait.Backoff
 	retryAt time.Time
 	failing string // what was last reported
-	ready   bool   // was reported once
 }
 
 // run does the work until ctx ends, and returns nil then, or until it can't go on.
@@ -243,13 +242,10 @@ func (l *loop) sync(ctx context.Context) {
 			l.log.Info("the network policies are in place again")
 		}
 		l.failing, l.retry = "", retries
-		reason := l.programmer.network.unseen()
-		if reason == "" || !l.ready {
-			l.report.Ready()
-			l.ready = true
-		}
-		if reason != "" {
+		if reason := l.programmer.network.unseen(); reason != "" {
 			l.report.Degraded(reason)
+		} else {
+			l.report.Ready()
 		}
 		return
 	}
