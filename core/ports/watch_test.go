@@ -29,7 +29,7 @@ func listen(t *testing.T, network, address string) (port int, closer io.Closer) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { conn.Close() })
+		t.Cleanup(func() { _ = conn.Close() })
 		return conn.LocalAddr().(*net.UDPAddr).Port, conn
 	}
 	l, err := config.Listen(t.Context(), network, address)

@@ -37,7 +37,7 @@ type nodeComponents struct {
 // point to may be shared.
 func (n *nodeComponents) DeepCopyObject() runtime.Object {
 	c := *n
-	c.ObjectMeta = *n.ObjectMeta.DeepCopy()
+	c.ObjectMeta = *n.DeepCopy()
 	return &c
 }
 
