@@ -158,7 +158,6 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	change.Prepare = func(ctx context.Context) error {
 		both := either(before.selection, next.selection)
 		s.live.allow(both)
-		s.board.setSelected(both) // what is new serves before what is old has gone
 		if err := components.Authorize(ctx, client, both); err != nil {
 			s.live.allow(before.selection.Infos())
 			s.board.setSelected(before.selection.Infos())
