@@ -209,27 +209,28 @@ spec:
 func TestNetworkPolicyToComponents(t *testing.T) {
 	s := play(t)
 	s.apply(dnsOnly)
-	guest := s.pod("guest")
+	s.apply(policyPods)
+	guest, server := s.pod("guest"), s.pod("server")
 	run := func(command ...string) error {
 		_, err := s.node.Kubectl(within(t, 20*time.Second), append([]string{"-n", s.ns, "exec", guest.Name, "--", "timeout", "5"}, command...)...)
 		return err
 	}
-	_, err := eventually(within(t, 30*time.Second), func(context.Context) (struct{}, error) {
-		return struct{}{}, run("nslookup", "kubernetes.default.svc.cluster.local")
-	})
-	if err != nil {
-		t.Errorf("the guest gets no answer from the DNS server: %v", err)
+	succeeds := func(command ...string) {
+		t.Helper()
+		_, err := eventually(within(t, 30*time.Second), func(context.Context) (struct{}, error) {
+			return struct{}{}, run(command...)
+		})
+		if err != nil {
+			t.Errorf("the guest's %v: %v", command, err)
+		}
 	}
-	if run("nc", "-z", s.node.Host.Addr.String(), "6443") == nil {
-		t.Error("the guest reaches the API server")
+	ask := []string{"wget", "-q", "-O", "/dev/null", "http://" + net.JoinHostPort(server.Status.PodIP, "8080") + "/"}
+	succeeds("nslookup", "kubernetes.default.svc.cluster.local")
+	if run(ask...) == nil {
+		t.Error("the guest reaches a pod that is no DNS server")
 	}
 	s.kubectl("delete", "networkpolicy", "dns-only")
-	_, err = eventually(within(t, 30*time.Second), func(context.Context) (struct{}, error) {
-		return struct{}{}, run("nc", "-z", s.node.Host.Addr.String(), "6443")
-	})
-	if err != nil {
-		t.Errorf("without the policy the guest does not reach the API server: %v", err)
-	}
+	succeeds(ask...)
 }
 
 const policyTable = "k3m-network-policy"

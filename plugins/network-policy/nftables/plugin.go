@@ -43,7 +43,7 @@ func (*plugin) Info() sdk.Info {
 			{Verbs: read, APIGroups: []string{"k3m.io"}, Resources: []string{"nodecomponents"}},
 		},
 		Privileges:   sdk.Privileges{Capabilities: []string{"CAP_NET_ADMIN"}},
-		Limits:       sdk.Limits{MemoryBytes: 1 << 30},
+		Limits:       sdk.Limits{MemoryBytes: 512 << 20},
 		ConfigSchema: json.RawMessage(configSchema),
 	}
 }
