@@ -42,8 +42,9 @@ func Groups(info sdk.Info) []string {
 }
 
 // Authorize gives each component exactly the API rights of its Info, takes those of all
-// other components away, and sees to it that components of node scope can write only what
-// belongs to their own node. It returns when the API server heeds the rights.
+// other components away (and the addresses that these gave to Services), and sees to it
+// that components of node scope can write only what belongs to their own node. It returns
+// when the API server heeds the rights.
 func Authorize(ctx context.Context, client kubernetes.Interface, infos []sdk.Info) error {
 	var selected []sdk.Info
 	for _, info := range infos {
@@ -129,6 +130,11 @@ func unauthorizeOthers(ctx context.Context, client kubernetes.Interface, selecte
 	}
 	for _, b := range bindings.Items {
 		if unwanted(b.Name) {
+			if id := strings.TrimPrefix(b.Name, componentPrefix); strings.HasPrefix(id, "servicelb.") {
+				if err := withdrawAddresses(ctx, client, id); err != nil {
+					return err
+				}
+			}
 			if err := client.RbacV1().ClusterRoleBindings().Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}

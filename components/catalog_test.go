@@ -3,6 +3,7 @@ package components
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -305,7 +306,12 @@ func TestDescribe(t *testing.T) {
 		Privileges: sdk.Privileges{Root: true, Capabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_PTRACE"}},
 		Limits:     sdk.Limits{MemoryBytes: 64 << 20},
 		Images:     []string{"example.org/acme:1"},
-		Commands:   []sdk.Command{{Name: "acme", Summary: "look at logs"}},
+		Services:   []string{"acme/logs"}, ServingCertificate: true,
+		Objects: []json.RawMessage{
+			json.RawMessage(`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"acme","name":"logs"}}`),
+			json.RawMessage(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"acme"}}`),
+		},
+		Commands: []sdk.Command{{Name: "acme", Summary: "look at logs"}},
 		Rules: []sdk.Rule{
 			{Verbs: []string{"get", "list"}, APIGroups: []string{""}, Resources: []string{"pods", "pods/log"}},
 			{Verbs: []string{"*"}, APIGroups: []string{"acme.io"}, Resources: []string{"sinks"}, ResourceNames: []string{"main"}},
@@ -324,6 +330,9 @@ func TestDescribe(t *testing.T) {
   API rights    get, list pods, pods/log
                 do anything with sinks.acme.io named main
                 get /metrics
+  serves        acme/logs, with a certificate for its names
+  owns          Service acme/logs
+                Namespace acme
   pulls images  example.org/acme:1
   commands      k3m acme: look at logs
 `

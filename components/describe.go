@@ -2,6 +2,7 @@ package components
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,15 @@ func Describe(e Entry) string {
 	}
 	if len(i.Rules) == 0 {
 		fmt.Fprintf(&b, "  API rights    none\n")
+	}
+	for n, service := range i.Services {
+		if i.ServingCertificate {
+			service += ", with a certificate for its names"
+		}
+		fmt.Fprintf(&b, "  %-13s %s\n", head(n, "serves"), service)
+	}
+	for n, object := range i.Objects {
+		fmt.Fprintf(&b, "  %-13s %s\n", head(n, "owns"), describeObject(object))
 	}
 	for n, image := range i.Images {
 		fmt.Fprintf(&b, "  %-13s %s\n", head(n, "pulls images"), image)
@@ -63,6 +73,21 @@ func limitText(n int64, format func(int64) string) string {
 		return "no limit"
 	}
 	return "at most " + format(n)
+}
+
+// describeObject names a Kubernetes object: "Service kube-system/kube-dns".
+func describeObject(raw json.RawMessage) string {
+	var o struct {
+		Kind     string `json:"kind"`
+		Metadata struct {
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(raw, &o); err != nil {
+		return "an object that can't be read" // sdk.Info.Validate lets none through
+	}
+	return o.Kind + " " + strings.TrimPrefix(o.Metadata.Namespace+"/"+o.Metadata.Name, "/")
 }
 
 func describeRule(r sdk.Rule) string {

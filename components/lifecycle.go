@@ -40,11 +40,12 @@ type component struct {
 	restart  chan struct{}
 	stopped  chan struct{} // closed when live has ended
 
-	status  ComponentStatus       // guarded by sup.mu
-	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
 	pending *settings             // what the next process runs with; guarded by sup.mu
 	after   []*component          // that must be gone first; guarded by sup.mu
 	gone    bool                  // nothing of it is left; guarded by sup.mu
+	status  ComponentStatus       // guarded by sup.mu
+	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
+	process *process              // whose Run goes on; guarded by sup.mu
 	backoff backoff
 }
 

@@ -25,6 +25,8 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	var runErr error
 	reports := newReports(c.report)
 	defer reports.end()
+	c.works(p)
+	defer c.works(nil)
 	ended := make(chan struct{}) // closed when runErr is set
 	runCtx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -12,7 +12,9 @@ const (
 	SCTP Protocol = "SCTP"
 )
 
-// Endpoint is where a component serves a Service.
+// Endpoint is where a component serves a Service. Clients get any of the nodes' endpoints, or those
+// of their own node first if the Service says trafficDistribution: PreferSameNode. A Service with a
+// selector is not the component's: its endpoints are left to Kubernetes.
 type Endpoint struct {
 	// Service is "<namespace>/<name>", one of Info.Services.
 	Service string

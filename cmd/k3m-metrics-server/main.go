@@ -1,6 +1,6 @@
 // Command k3m-metrics-server is the component metrics-server.metrics-server. It is apart
-// from k3m-plugins because the API machinery that it is made of would cost each of the
-// other components' processes 4 MB (see docs/adr/0003).
+// from k3m-plugins because the API machinery that it is made of would make each of
+// the other components' processes larger (see docs/adr/0003).
 package main
 
 import (

@@ -9,10 +9,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/clustercomponents"
+	"github.com/k3m-io/k3m/core/componentmetrics"
 	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/portguard"
+	"github.com/k3m-io/k3m/core/ports"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
@@ -25,6 +30,7 @@ type board struct {
 	mu       sync.Mutex
 	cluster  *clustercomponents.Cluster // nil before the API is ready
 	node     *clustercomponents.Node    // nil before the node has joined
+	status   nodestatus.NodeStatus      // what the node says, or will say
 	selected []sdk.Info
 	chosen   bool // setSelected was called
 }
@@ -59,21 +65,33 @@ func (b *board) setSelected(infos []sdk.Info) {
 	}
 }
 
-// updateNode changes what the node says of itself, once it has joined.
+// updateNode changes what the node says of itself, at once or when it has joined. change replaces
+// slices and does not keep the pointer.
 func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	change(&b.status)
+	b.tell()
+}
+
+// tell hands on what the node says. The lock is held.
+func (b *board) tell() {
 	if b.node != nil {
-		b.node.Update(change)
+		status := b.status
+		b.node.Update(func(s *nodestatus.NodeStatus) { *s = status })
 	}
 }
 
-// keepBoard runs both halves of the board until ctx ends. It ends after the components do, so that
-// their endpoints are withdrawn.
+// keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends.
+// It ends after the components do, so that their endpoints are withdrawn.
 func (s *server) keepBoard(ctx context.Context) error {
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return s.keepCluster(ctx) })
 	halves.Go(func() error { return s.keepNode(ctx) })
+	halves.Go(func() error { return s.guardPorts(ctx) })
+	if err := componentmetrics.Register(s.metricSources, s.log); err != nil {
+		return err
+	}
 	return halves.Wait()
 }
 
@@ -86,7 +104,8 @@ func (s *server) keepCluster(ctx context.Context) error {
 		return fmt.Errorf("read the server's authority: %w", err)
 	}
 	cluster, err := clustercomponents.New(clustercomponents.Options{
-		Config: s.controlPlane.AdminConfig(), ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain, ServerCA: ca,
+		Config: s.controlPlane.AdminConfig(), ServerCA: ca,
+		ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain,
 		Health: s.health, Logger: s.log,
 	})
 	if err != nil {
@@ -124,9 +143,22 @@ func (s *server) keepNode(ctx context.Context) error {
 	}
 	s.board.mu.Lock()
 	s.board.node = node
+	s.board.tell()
 	s.board.mu.Unlock()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("look at the node's ports: %w", err)
+	}
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return node.Run(ctx) })
+	halves.Go(func() error {
+		return ports.Watch(ctx, ports.Options{
+			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log,
+			Report: func(held []nodestatus.PortHolder) {
+				node.Update(func(st *nodestatus.NodeStatus) { st.Ports = held })
+			},
+		})
+	})
 	halves.Go(func() error {
 		for range s.components.Watch(ctx) {
 			all, gateways := s.componentStates(), texts(s.components.PodGateways())
@@ -139,20 +171,72 @@ func (s *server) keepNode(ctx context.Context) error {
 	return halves.Wait()
 }
 
+// guardPorts keeps the ports of the node's components closed to the outside.
+func (s *server) guardPorts(ctx context.Context) error {
+	guard := portguard.New(portguard.Options{
+		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Health: s.health, Logger: s.log,
+	})
+	halves, ctx := errgroup.WithContext(ctx)
+	halves.Go(func() error { return guard.Run(ctx) })
+	halves.Go(func() error {
+		for range s.components.Watch(ctx) {
+			guard.Set(servedPorts(s.components.Status()))
+		}
+		return nil
+	})
+	return halves.Wait()
+}
+
+// servedPorts are the ports at which components serve.
+func servedPorts(states []components.ComponentStatus) []portguard.Port {
+	var out []portguard.Port
+	for _, st := range states {
+		for _, e := range st.Endpoints {
+			for _, text := range e.Addresses {
+				address, err := netip.ParseAddr(text)
+				if err != nil {
+					continue // the supervisor made the text of an address
+				}
+				for _, p := range e.Ports {
+					out = append(out, portguard.Port{Address: address, Protocol: p.Protocol, Port: p.Port})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// metricSources are the components whose metrics the node serves.
+func (s *server) metricSources() []componentmetrics.Source {
+	usage := map[string]components.Usage{}
+	all, err := s.components.Usage()
+	if err != nil {
+		s.log.Debug("the use of components can't be measured", "error", err)
+	}
+	for _, u := range all {
+		usage[u.ID] = u
+	}
+	var out []componentmetrics.Source
+	for _, st := range s.components.Status() {
+		out = append(out, componentmetrics.Source{
+			ID: st.ID, Up: st.State == components.Ready, Restarts: st.Restarts,
+			MemoryBytes: usage[st.ID].PSS, CPU: usage[st.ID].CPU, Text: s.components.Metrics(st.ID),
+		})
+	}
+	return out
+}
+
 // componentStates are the node's components in the API's words.
 func (s *server) componentStates() []nodestatus.ComponentState {
-	labels := map[string]map[string]string{}
-	for _, info := range s.live.inForce().selection.Infos() {
-		labels[info.ID()] = info.Labels
-	}
 	var out []nodestatus.ComponentState
 	for _, st := range s.components.Status() {
+		info, _ := s.live.find(st.ID)
 		out = append(out, nodestatus.ComponentState{
 			ID: st.ID, Version: st.Version, State: string(st.State),
 			Serving: st.State == components.Ready || st.State == components.Degraded, Reason: st.Reason,
 			Since: st.Since.UTC(), Restarts: st.Restarts,
 			LastError: st.LastError, LastErrorTime: st.LastErrorTime.UTC(),
-			Labels: labels[st.ID], Endpoints: st.Endpoints,
+			Labels: info.Labels, Endpoints: st.Endpoints,
 		})
 	}
 	return out

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"time"
@@ -55,8 +54,8 @@ type server struct {
 	agent        *agent.Agent
 	components   *components.Supervisor
 	filter       agent.PacketFilter
-	resolvConf   string // with the node's own name servers
 	board        *board
+	resolvConf   string // with the node's own name servers
 	notifier     notifier
 }
 
@@ -227,17 +226,9 @@ func (p part) start(failed context.CancelCauseFunc) *runningPart {
 	return r
 }
 
-// bootGCPercent is the garbage collector's goal (see GOGC) until the node is ready.
-const bootGCPercent = 400
-
 // boot hands the events of one part to the others, and tells the operator. When it is
 // asked to stop, what it returns is no news (see part.start).
 func (s *server) boot(ctx context.Context) error {
-	// The heap grows to its size once, at the boot: collecting it at every doubling on the
-	// way costs about a fifth of the boot's CPU time (control plane's start and stop: about
-	// 2.6 s before, 2.1 s with this, in 3 runs on 2 cores).
-	steady := debug.SetGCPercent(bootGCPercent)
-	defer debug.SetGCPercent(steady)
 	if !happened(ctx, s.controlPlane.APIReady()) {
 		return nil
 	}
@@ -249,7 +240,7 @@ func (s *server) boot(ctx context.Context) error {
 	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
-	s.board.setSelected(s.plan.selection.Infos())
+	s.board.setSelected(s.live.inForce().selection.Infos())
 	close(s.authorized)
 	if !happened(ctx, s.agent.Joined()) {
 		return nil
@@ -269,9 +260,9 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
-	debug.SetGCPercent(steady)
 	s.notifier.tell("READY=1")
 	s.greet()
+	s.settle(ctx)
 	<-ctx.Done()
 	return nil
 }
@@ -334,17 +325,17 @@ func (s *server) servingCertificate(ctx context.Context, info sdk.Info, uid int)
 // groups are those of a selected component's certificate on a node; others get none, nor does a
 // component that runs on servers get one on another node.
 func (s *server) groups(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return components.Groups(info), ok
 }
 
 // services are those that a selected component's TLS certificate on a node is for.
 func (s *server) services(id, node string) ([]string, bool) {
-	info, ok := s.selectedOn(id, node)
+	info, ok := s.allowedOn(id, node)
 	return info.Services, ok && info.ServingCertificate
 }
 
-func (s *server) selectedOn(id, node string) (sdk.Info, bool) {
+func (s *server) allowedOn(id, node string) (sdk.Info, bool) {
 	info, ok := s.live.find(id)
 	return info, ok && (info.Scope == sdk.NodeScope || node == s.plan.cfg.NodeName)
 }

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -28,7 +32,7 @@ what it asks for. You are shown that. If you agree, the file is copied into the 
 data directory and its digest and demands are recorded: at every launch it must be the
 same file and ask for the same.`,
 		Example: `  sudo k3m component install ./whoami
-  sudo k3m component install --yes ./whoami && sudo k3m server --enable addon=whoami`,
+  sudo k3m component install --yes ./whoami && sudo k3m component enable addon=whoami`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if os.Geteuid() != 0 {
@@ -55,8 +59,8 @@ same file and ask for the same.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "installed %s; start it with `k3m server --enable %s=%s`\n", entry.ID(), entry.Info.Kind, entry.Info.Name)
-			return nil
+			fmt.Fprintf(cmd.OutOrStdout(), "installed %s\n", entry.ID())
+			return takeUp(cmd, n, entry)
 		},
 	}
 	addNodeFlags(c, &n)
@@ -76,10 +80,13 @@ func componentRemoveCommand() *cobra.Command {
 				return errors.New("removing a plugin needs root; try sudo")
 			}
 			n.resolve()
+			if statuses, err := componentStatuses(cmd.Context(), n); err == nil && slices.ContainsFunc(statuses, func(s components.ComponentStatus) bool { return s.ID == args[0] }) {
+				return fmt.Errorf("component %s is enabled: `k3m component disable %s` first", args[0], args[0])
+			}
 			if err := components.Remove(n.dataDir, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "removed %s; a running server keeps it until it is started again\n", args[0])
+			fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", args[0])
 			return nil
 		},
 	}
@@ -101,4 +108,24 @@ func confirm(cmd *cobra.Command, question string) error {
 		return errors.New("not agreed; nothing was installed")
 	}
 	return nil
+}
+
+// takeUp has a server that runs the component start the file that was installed in the place of
+// the one before, and says how to start one that nobody runs.
+func takeUp(cmd *cobra.Command, n node, entry components.Entry) error {
+	statuses, err := componentStatuses(cmd.Context(), n)
+	if err != nil || !slices.ContainsFunc(statuses, func(s components.ComponentStatus) bool { return s.ID == entry.ID() }) {
+		fmt.Fprintf(cmd.OutOrStdout(), "`k3m component enable %s=%s` starts it, now and at every start\n", entry.Info.Kind, entry.Info.Name)
+		return nil //nolint:nilerr // no server runs, which is well
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), reloadPatience)
+	defer cancel()
+	var did reloadAnswer
+	if err := sendAdmin(ctx, n.runDir, http.MethodPost, reloadPath, reloadRequest{}, &did); err != nil {
+		return fmt.Errorf("the server goes on with the file of before: %w", err)
+	}
+	r := readiness{restarts: did.Restarts, told: func(s components.ComponentStatus, after time.Duration) {
+		fmt.Fprintf(cmd.OutOrStdout(), "restarted %s, ready after %s\n", s.ID, after.Round(10*time.Millisecond))
+	}}
+	return r.await(ctx, n, time.Minute, did.Restarted)
 }

@@ -170,7 +170,7 @@ func setPath(block, merged map[string]any, path string, value any) error {
 		child = maps.Clone(object)
 	}
 	if own, ok := block[name].(map[string]any); ok {
-		child = own
+		child = maps.Clone(own)
 	}
 	below, _ := merged[name].(map[string]any)
 	if err := setPath(child, below, rest, value); err != nil {

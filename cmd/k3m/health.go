@@ -84,9 +84,54 @@ func (s *server) watchHealth(ctx context.Context) error {
 		return fmt.Errorf("watch the node: %w", err)
 	}
 	factory.Start(ctx.Done())
+	s.awaitProxy(ctx)
 	<-ctx.Done()
 	factory.Shutdown()
 	return nil
+}
+
+// proxyInterval is how often kube-proxy is asked whether it is well until it is, once a start:
+// it has no event for it.
+const proxyInterval = 250 * time.Millisecond
+
+// awaitProxy puts kube-proxy on the board as OK once it says that it is.
+func (s *server) awaitProxy(ctx context.Context) {
+	url, askable := s.healthURLs()[agent.PartProxy]
+	for {
+		changed := s.health.Changed()
+		switch s.stateOf(agent.PartProxy) {
+		case health.Waiting:
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		case health.Working:
+			if !askable {
+				s.health.Set(health.Condition{Part: agent.PartProxy, State: health.OK})
+				return
+			}
+			if s.probePart(ctx, agent.PartProxy, url); s.stateOf(agent.PartProxy) != health.Working {
+				return
+			}
+			select {
+			case <-time.After(proxyInterval):
+			case <-ctx.Done():
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+func (s *server) stateOf(part string) health.State {
+	for _, c := range s.health.Conditions() {
+		if c.Part == part {
+			return c.State
+		}
+	}
+	return ""
 }
 
 // pressures are the node's conditions that are not well when they are true.
@@ -200,13 +245,14 @@ func (s *server) healthURLs() map[string]string {
 	return urls
 }
 
-// probePart asks a part that said before that it works.
+// probePart asks a part that works, or did before. One that has not come up yet may not listen.
 func (s *server) probePart(ctx context.Context, part, url string) {
-	for _, c := range s.health.Conditions() {
-		if c.Part == part && (c.State == health.Waiting || c.State == health.Working) {
-			return // it does not listen yet
-		}
+	before := s.stateOf(part)
+	if before == health.Waiting || before == health.Working && part == agent.PartKubelet { // which is OK when the node is Ready
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return
@@ -218,13 +264,12 @@ func (s *server) probePart(ctx context.Context, part, url string) {
 			err = fmt.Errorf("it answers %s", answer.Status)
 		}
 	}
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return // the one who asked has gone
+	switch {
+	case errors.Is(context.Cause(ctx), context.Canceled): // the one who asked has gone
+	case err == nil:
+		s.health.Set(health.Condition{Part: part, State: health.OK})
+	case before != health.Working:
+		s.health.Set(health.Condition{Part: part, State: health.Failed, Message: "its health check fails: " + err.Error(),
+			Fix: "look at the log for what " + part + " says"})
 	}
-	c := health.Condition{Part: part, State: health.OK}
-	if err != nil {
-		c = health.Condition{Part: part, State: health.Failed, Message: "says that it is not well: " + err.Error(),
-			Fix: "look at the log for what " + part + " says"}
-	}
-	s.health.Set(c)
 }

@@ -159,14 +159,18 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	change.Prepare = func(ctx context.Context) error {
 		both := either(before.selection, next.selection)
 		s.live.allow(both)
+		s.board.setSelected(both) // what is new serves before what is old has gone
 		if err := components.Authorize(ctx, client, both); err != nil {
 			s.live.allow(before.selection.Infos())
+			s.board.setSelected(before.selection.Infos())
 			return errors.Join(err, components.Authorize(context.WithoutCancel(ctx), client, before.selection.Infos()))
 		}
+		s.board.setSelected(both) // what new ones own is there when they start
 		return nil
 	}
 	outcome, err := s.components.Apply(ctx, change)
 	if err != nil {
+		s.board.setSelected(before.selection.Infos())
 		return answer, s.placed(next.cfg, err)
 	}
 	answer.fill(outcome)
@@ -188,11 +192,11 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 
 // applied tells the rest of the server which components are selected from now on.
 func (s *server) applied(selection components.Selection) {
-	s.board.setSelected(selection.Infos())
 	var ids []string
 	for _, info := range selection.Infos() {
 		ids = append(ids, info.ID())
 	}
+	s.board.setSelected(selection.Infos())
 	s.log.Info("components selected", "components", strings.Join(ids, " "))
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,17 +69,35 @@ func (s *server) reports(ctx context.Context) iter.Seq[nodeReport] {
 					drained = true
 				}
 			}
-			if !yield(s.report()) {
+			report := s.report()
+			if !yield(report) {
 				return
+			}
+			var again <-chan time.Time
+			if slices.ContainsFunc(report.Parts, s.failsProbe) {
+				again = time.After(againInterval)
 			}
 			select {
 			case <-changes:
 			case <-parts:
+			case <-again:
+				s.probe(ctx)
 			case <-ctx.Done():
 				return
 			}
 		}
 	}
+}
+
+// againInterval is how often a part that failed its health check is asked again while somebody
+// watches: it tells nobody when it is well again.
+const againInterval = 2 * time.Second
+
+// failsProbe tells whether only a probe can find out that the part is well again.
+func (s *server) failsProbe(c health.Condition) bool {
+	_, asked := s.healthURLs()[c.Part]
+	asked = asked || c.Part == partAPI || c.Part == partDatastore
+	return asked && (c.State == health.Failed || c.State == health.Degraded)
 }
 
 func (s *server) report() nodeReport {

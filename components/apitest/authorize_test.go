@@ -53,7 +53,7 @@ func TestAuthorize(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	if err := components.Authorize(ctx, admin, []sdk.Info{network, dns}); err != nil {
+	if err := components.Authorize(ctx, admin, []sdk.Info{network, dns, storage}); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("Authorize took %v", time.Since(start).Round(time.Millisecond))
@@ -124,6 +124,8 @@ func TestAuthorize(t *testing.T) {
 	})
 	t.Run("endpoint slices", func(t *testing.T) { testSlices(ctx, t, config, admin) })
 	t.Run("pods", func(t *testing.T) { testPods(ctx, t, one, admin) })
+	t.Run("addresses end with the selection", func(t *testing.T) { testAddresses(ctx, t, admin, network, dns) })
+	t.Run("volumes, claims and capacities", func(t *testing.T) { testStorage(ctx, t, as(t, config, storage, "node-1"), admin) })
 	t.Run("rights end with the selection", func(t *testing.T) {
 		if err := components.Authorize(ctx, admin, []sdk.Info{dns}); err != nil {
 			t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/sdk"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -37,17 +36,9 @@ func localVolume(name, node string) *corev1.PersistentVolume {
 	}}
 }
 
-// TestStorageOfOneNode: what the credentials of one node's storage component can and
-// can't do to volumes, claims and capacities.
-func TestStorageOfOneNode(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	config := startAPI(t)
-	admin := kubernetes.NewForConfigOrDie(config)
-	if err := components.Authorize(ctx, admin, []sdk.Info{storage}); err != nil {
-		t.Fatal(err)
-	}
-	one := as(t, config, storage, "node-1")
+// testStorage: what the credentials of one node's storage component can and can't do to
+// volumes, claims and capacities.
+func testStorage(ctx context.Context, t *testing.T, one, admin kubernetes.Interface) {
 	volumes := one.CoreV1().PersistentVolumes()
 	// The API server compiles a new policy some moments after it was written.
 	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {

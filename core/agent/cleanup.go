@@ -18,10 +18,12 @@ import (
 	iptablesproxy "k8s.io/kubernetes/pkg/proxy/iptables"
 	nftablesproxy "k8s.io/kubernetes/pkg/proxy/nftables"
 	"k8s.io/kubernetes/pkg/util/iptables"
+
+	"github.com/k3m-io/k3m/core/portguard"
 )
 
-// Cleanup removes what a node leaves on the host outside its data directory: the rules of kube-proxy
-// and the kubelet, the mounts of pods' volumes, the cgroups of pods. It goes by DataDir and
+// Cleanup removes what a node leaves on the host outside its data directory: the rules of kube-proxy,
+// the kubelet and portguard, the mounts of pods' volumes, the cgroups of pods. It goes by DataDir and
 // CgroupRoot alone. For `k3m uninstall`, after the node and its
 // pods have stopped: a cgroup with a process in it stays, and is part of the error. It goes on
 // after a failure, and may be called again.
@@ -35,6 +37,7 @@ func Cleanup(ctx context.Context, opts Options) error {
 	for _, err := range []error{
 		removeProxyRules(ctx),
 		removeKubeletChains(),
+		portguard.Remove(ctx, opts.DataDir),
 		unmountBelow(opts.path("kubelet")),
 		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir, opts.podLogsDir() == opts.path("pod-logs")),
 		removeDevicePlugins(ctx),

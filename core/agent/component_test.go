@@ -50,6 +50,17 @@ func TestComponentKubeconfig(t *testing.T) {
 	if got := pair.Leaf.Subject.CommonName; got != "k3m:component:dns.coredns:n1" {
 		t.Errorf("component is %s", got)
 	}
+	certFile, keyFile, err := a.ComponentServing(ctx, "dns.coredns", uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := serving.Leaf.VerifyHostname("kube-dns.kube-system.svc"); err != nil || filepath.Dir(certFile) != filepath.Dir(path) {
+		t.Errorf("serving certificate %s: %v", certFile, err)
+	}
 	for _, user := range []struct {
 		name string
 		id   uint32
@@ -59,7 +70,7 @@ func TestComponentKubeconfig(t *testing.T) {
 			if os.Getuid() != 0 {
 				t.Skip("needs root to be somebody else")
 			}
-			for _, name := range []string{"kubeconfig", "client.key", "client.crt", "server-ca.crt"} {
+			for _, name := range []string{"kubeconfig", "client.key", "client.crt", "server-ca.crt", "serving.key", "serving.crt"} {
 				cmd := exec.CommandContext(ctx, "cat", filepath.Join(filepath.Dir(path), name))
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user.id, Gid: user.id}}
 				if err := cmd.Run(); (err == nil) != user.may {

@@ -72,7 +72,7 @@ type Options struct {
 	KubeletArgs, KubeProxyArgs []string
 
 	// Health is where the kubelet and kube-proxy are told of, as PartKubelet and PartProxy; it
-	// may be nil.
+	// may be nil. kube-proxy does not say when its work is done: it stays Working here.
 	Health *health.Board
 
 	// Logger is the agent's own; nil is slog.Default(). The kubelet and kube-proxy log

@@ -46,7 +46,7 @@ func (a *Agent) runProxy(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	a.opts.Health.Set(health.Condition{Part: PartProxy, State: health.OK})
+	a.opts.Health.Set(health.Condition{Part: PartProxy, State: health.Working, Message: "programs the Services"})
 	done := make(chan error, 1)
 	go func() { done <- proxy.Run(ctx) }()
 	select {

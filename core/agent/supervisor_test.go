@@ -68,7 +68,7 @@ func (s *supervisor) serve(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(s.pki.Server.PEM)
 	case wire.JoinPath:
 		s.join(w, r)
-	case wire.ComponentPath:
+	case wire.ComponentPath, wire.ComponentServingPath:
 		s.component(w, r)
 	default:
 		http.NotFound(w, r)
@@ -125,6 +125,9 @@ func (s *supervisor) component(w http.ResponseWriter, r *http.Request) {
 	}
 	node := leaf.Subject.CommonName[len("system:node:"):]
 	cert := s.sign(s.pki.Client, pki.Client("k3m:component:"+req.ID+":"+node, "k3m:components"), req.CSR)
+	if r.URL.Path == wire.ComponentServingPath {
+		cert = s.sign(s.pki.Server, pki.Serving(req.ID, pki.SANs{DNSNames: []string{"kube-dns.kube-system.svc"}}), req.CSR)
+	}
 	_ = json.NewEncoder(w).Encode(wire.ComponentResponse{Cert: cert})
 }
 

@@ -109,7 +109,8 @@ func New(o Options) (*Cluster, error) {
 func (c *Cluster) Installed() <-chan struct{} { return c.installed }
 
 // SetSelected says which components the cluster has from now on. Objects of those that are gone
-// are removed, after those of the new ones were applied. It returns at once.
+// are removed, after those of the new ones were applied. Where two of them own the same object, the
+// first has it. It returns at once.
 func (c *Cluster) SetSelected(infos []sdk.Info) {
 	c.mu.Lock()
 	c.selected, c.isSelected = slices.Clone(infos), true
@@ -183,9 +184,10 @@ func (c *Cluster) loop(ctx context.Context, wake signal, interval time.Duration,
 			return nil //nolint:nilerr // ctx ended
 		}
 		err := work(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // an error would be that of the stop
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err == nil:
 			failing = false
 		default:

@@ -3,7 +3,8 @@
 //
 //	node.go     every node writes one NodeComponents object, on change
 //	cluster.go  a server reads them all, and keeps what follows from them:
-//	summary.go    one Component object a component, with Events: `kubectl get components`
+//	keeper.go     one Component object a component: `kubectl get components`
+//	summary.go    what is in it; events.go: the Events on it
 //	slices.go     the EndpointSlices of the Services that components serve; claims.go: who may
 //	              have which address
 //	objects.go    the objects of the components' Infos, applied and removed; expand.go

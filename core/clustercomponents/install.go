@@ -8,7 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -56,18 +58,18 @@ func install(ctx context.Context, client kubernetes.Interface, objects dynamic.I
 	if err != nil {
 		return err
 	}
+	steps, ctx := errgroup.WithContext(ctx)
 	for _, file := range files {
-		if err := installDefinition(ctx, objects, file); err != nil {
-			return fmt.Errorf("install the kinds of objects that show components: %w", err)
-		}
+		steps.Go(func() error { return installDefinition(ctx, objects, file) })
 	}
-	for _, kind := range []schema.GroupVersionResource{nodeResource, componentResource} {
-		if err := served(ctx, objects, kind); err != nil {
-			return fmt.Errorf("install the kinds of objects that show components: wait for %s: %w", kind.Resource, err)
+	steps.Go(func() error {
+		if err := letNodesWrite(ctx, client); err != nil {
+			return fmt.Errorf("let nodes tell of their components: %w", err)
 		}
-	}
-	if err := letNodesWrite(ctx, client); err != nil {
-		return fmt.Errorf("let nodes tell of their components: %w", err)
+		return nil
+	})
+	if err := steps.Wait(); err != nil {
+		return fmt.Errorf("install the kinds of objects that show components: %w", err)
 	}
 	return nil
 }
@@ -100,7 +102,11 @@ func installDefinition(ctx context.Context, objects dynamic.Interface, file stri
 		object, ok := e.Object.(*unstructured.Unstructured)
 		return ok && e.Type != watch.Deleted && established(object), nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	resource, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
+	return served(ctx, objects.Resource(schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: resource}))
 }
 
 func established(definition *unstructured.Unstructured) bool {
@@ -113,9 +119,9 @@ func established(definition *unstructured.Unstructured) bool {
 
 // served waits until the API answers for a kind that is Established: its handler reads the
 // condition from a cache of its own, and there is no event for that.
-func served(ctx context.Context, objects dynamic.Interface, kind schema.GroupVersionResource) error {
+func served(ctx context.Context, objects dynamic.ResourceInterface) error {
 	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
-		_, err := objects.Resource(kind).List(ctx, metav1.ListOptions{Limit: 1})
+		_, err := objects.List(ctx, metav1.ListOptions{Limit: 1})
 		if apierrors.IsNotFound(err) {
 			return false, nil
 		}
@@ -155,6 +161,24 @@ func letNodesWrite(ctx context.Context, client kubernetes.Interface) error {
 	binding := rbac.ClusterRoleBinding(nodeRule).WithLabels(labels).
 		WithRoleRef(rbac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("ClusterRole").WithName(nodeRule)).
 		WithSubjects(rbac.Subject().WithAPIGroup("rbac.authorization.k8s.io").WithKind("Group").WithName("system:nodes"))
-	_, err := client.RbacV1().ClusterRoleBindings().Apply(ctx, binding, apply)
-	return err
+	if _, err := client.RbacV1().ClusterRoleBindings().Apply(ctx, binding, apply); err != nil {
+		return err
+	}
+	return heeded(ctx, client)
+}
+
+// heeded waits until the API server's authorizer, which reads roles from a cache, knows of the
+// nodes' right: their first request must not be refused. There is no event for it.
+func heeded(ctx context.Context, client kubernetes.Interface) error {
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: "system:node:", Groups: []string{"system:nodes", "system:authenticated"},
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "patch", Group: nodestatus.Group, Resource: nodestatus.NodeComponentsResource},
+	}}
+	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		answer, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		if err != nil {
+			return false, err
+		}
+		return answer.Status.Allowed, nil
+	})
 }

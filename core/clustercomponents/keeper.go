@@ -40,7 +40,7 @@ type keeper struct {
 	seeded  bool
 	written map[string]nodestatus.Component // as the API has them, by ID
 	uids    map[string]types.UID            // of the Component objects
-	failing map[string]map[string]bool      // by ID and node: an Event told of a failure
+	history map[string]map[string]*past     // by ID and node
 }
 
 // keepComponents keeps Components and their objects until ctx ends.
@@ -51,7 +51,7 @@ func (c *Cluster) keepComponents(ctx context.Context, w *watches) error {
 	k := &keeper{
 		Cluster: c, watches: w, objects: newObjectClient(ctx, c),
 		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager}),
-		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, failing: map[string]map[string]bool{},
+		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, history: map[string]map[string]*past{},
 	}
 	defer k.objects.end()
 	return c.loop(ctx, c.summaryWork, summaryInterval, summaryBurst, "the state of components can't be shown", k.sync)
@@ -64,8 +64,9 @@ func (k *keeper) sync(ctx context.Context) error {
 	}
 	k.see()
 	var applyErr error
-	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
-		if err := k.applyObjects(ctx, s, id); err != nil {
+	owners := map[nodestatus.ObjectReference]string{}
+	for _, id := range s.order {
+		if err := k.applyObjects(ctx, s, id, owners); err != nil {
 			applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
 		}
 	}
@@ -73,7 +74,7 @@ func (k *keeper) sync(ctx context.Context) error {
 	errs := []error{applyErr}
 	for _, id := range slices.Sorted(maps.Keys(k.written)) {
 		if _, selected := s.selected[id]; !selected {
-			errs = append(errs, k.remove(ctx, id))
+			errs = append(errs, k.remove(ctx, id, owners))
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.selected)) {
@@ -112,12 +113,21 @@ func (k *keeper) see() {
 	clear(k.removed)
 }
 
-// applyObjects applies what a component owns, after it was put on record.
-func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error {
+// applyObjects applies what a component owns, after it was put on record. Of two that own the
+// same object, as in a swap, the first has it; owners holds whose is what.
+func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owners map[nodestatus.ObjectReference]string) error {
 	wanted, err := k.objects.expand(s.selected[id])
 	if err != nil {
 		return err
 	}
+	wanted = slices.DeleteFunc(wanted, func(o *unstructured.Unstructured) bool {
+		ref := referenceTo(o)
+		if _, taken := owners[ref]; taken {
+			return true
+		}
+		owners[ref] = id
+		return false
+	})
 	recorded := k.written[id].Status.Objects
 	all := slices.Clone(recorded)
 	var refs []nodestatus.ObjectReference
@@ -139,7 +149,7 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error
 			errs = append(errs, err)
 		}
 	}
-	left, err := k.objects.remove(ctx, id, slices.DeleteFunc(all, func(r nodestatus.ObjectReference) bool { return slices.Contains(refs, r) }))
+	left, err := k.objects.remove(ctx, id, unowned(all, owners))
 	errs = append(errs, err)
 	if len(refs)+len(left) != len(k.written[id].Status.Objects) {
 		errs = append(errs, k.write(ctx, s, id, append(refs, left...)))
@@ -148,9 +158,9 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string) error
 }
 
 // remove removes what a component that is not selected any more owned, and then its object.
-func (k *keeper) remove(ctx context.Context, id string) error {
+func (k *keeper) remove(ctx context.Context, id string, owners map[nodestatus.ObjectReference]string) error {
 	c := k.written[id]
-	left, err := k.objects.remove(ctx, id, c.Status.Objects)
+	left, err := k.objects.remove(ctx, id, unowned(c.Status.Objects, owners))
 	if len(left) > 0 {
 		c.Status.Objects = left
 		k.written[id] = c
@@ -162,8 +172,13 @@ func (k *keeper) remove(ctx context.Context, id string) error {
 	}
 	delete(k.written, id)
 	delete(k.uids, id)
-	delete(k.failing, id)
+	delete(k.history, id)
 	return nil
+}
+
+// unowned are the objects that no selected component owns.
+func unowned(refs []nodestatus.ObjectReference, owners map[nodestatus.ObjectReference]string) []nodestatus.ObjectReference {
+	return slices.DeleteFunc(slices.Clone(refs), func(r nodestatus.ObjectReference) bool { return owners[r] != "" })
 }
 
 // write writes a Component if it has changed, and tells of what has changed in Events.
@@ -187,10 +202,10 @@ func (k *keeper) write(ctx context.Context, s *snapshot, id string, objects []no
 		return fmt.Errorf("component %s: %w", id, err)
 	}
 	k.written[id], k.uids[id] = c, done.GetUID()
-	if k.failing[id] == nil {
-		k.failing[id] = map[string]bool{}
+	if k.history[id] == nil {
+		k.history[id] = map[string]*past{}
 	}
-	for _, n := range notesOn(before.Status.Nodes, c.Status.Nodes, k.failing[id]) {
+	for _, n := range notesOn(before.Status.Nodes, c.Status.Nodes, s.errorTimes(id), k.history[id]) {
 		k.recorder.Event(k.reference(id), n.kind, n.reason, n.message)
 	}
 	return nil
@@ -233,44 +248,6 @@ func equalComponents(a, b nodestatus.Component) bool {
 		a.Status.Nodes, b.Status.Nodes = nil, nil
 	}
 	return reflect.DeepEqual(a, b)
-}
-
-// note is an Event to be.
-type note struct{ kind, reason, message string }
-
-// troubles are the states that an Event tells of.
-var troubles = []string{"Degraded", "CrashLoop", "Refused", stateLost}
-
-// notesOn are the Events on a component's way from one state of its nodes to the next. failing
-// remembers which nodes had trouble, so that its end is told too.
-func notesOn(before, after []nodestatus.ComponentNode, failing map[string]bool) []note {
-	var notes []note
-	for _, n := range after {
-		var old nodestatus.ComponentNode
-		if i := slices.IndexFunc(before, func(b nodestatus.ComponentNode) bool { return b.Node == n.Node }); i >= 0 {
-			old = before[i]
-		}
-		why := n.Reason
-		if why == "" {
-			why = n.LastError
-		}
-		trouble := slices.Contains(troubles, n.State)
-		switch {
-		case trouble && n.State != old.State:
-			notes = append(notes, note{corev1.EventTypeWarning, n.State, fmt.Sprintf("on node %s: %s", n.Node, why)})
-		case old.Node != "" && n.Restarts > old.Restarts && n.LastError != "":
-			notes = append(notes, note{corev1.EventTypeWarning, "Restarted", fmt.Sprintf("on node %s: %s", n.Node, n.LastError)})
-			failing[n.Node] = true
-		}
-		if trouble || n.State == "Exited" || n.State == "Backoff" {
-			failing[n.Node] = true
-		}
-		if n.State == stateReady && failing[n.Node] {
-			notes = append(notes, note{corev1.EventTypeNormal, stateReady, fmt.Sprintf("ready again on node %s", n.Node)})
-			delete(failing, n.Node)
-		}
-	}
-	return notes
 }
 
 // idLabel is on every object of a component, with its ID.

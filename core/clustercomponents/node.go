@@ -116,7 +116,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		retry = nil
 		if err := pace.Wait(ctx); err != nil {
-			return nil //nolint:nilerr // ctx ended
+			return nil
 		}
 		n.mu.Lock()
 		status, uid, present := n.status, n.uid, n.present

@@ -37,6 +37,7 @@ const (
 
 // snapshot is what the slices follow from.
 type snapshot struct {
+	order    []string // of selected, as it was given
 	selected map[string]sdk.Info
 	reports  map[string]report
 	nodes    map[string]nodeFacts
@@ -53,6 +54,7 @@ func (c *Cluster) snapshot() (s *snapshot, ok bool) {
 	}
 	for _, info := range c.selected {
 		s.selected[info.ID()] = info
+		s.order = append(s.order, info.ID())
 	}
 	return s, c.isSelected
 }

@@ -19,7 +19,7 @@ const stateReady = "Ready"
 // severity orders the states of components, the best first. A state that is not listed, of a
 // newer node, is as bad as Degraded.
 var severity = []string{
-	stateReady, "Stopped", "Stopping", "Launching", "Waiting", "Starting",
+	stateReady, "Removed", "Stopped", "Stopping", "Launching", "Waiting", "Starting",
 	"Degraded", "Exited", "Backoff", stateLost, "CrashLoop", "Refused",
 }
 

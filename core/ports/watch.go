@@ -29,8 +29,8 @@ type Options struct {
 	// alone (a loopback address, the pods' gateway) holds nothing.
 	NodeIPs []netip.Addr
 	// Report gets the ports that Services ask for and their holders, sorted by number and
-	// protocol, when they are first known and at each change. It is called by one
-	// goroutine, which waits for it.
+	// protocol, when they are first known (nil for none) and at each change. It is called
+	// by one goroutine, which waits for it.
 	Report func([]nodestatus.PortHolder)
 	// Logger; nil is slog.Default().
 	Logger *slog.Logger
@@ -151,7 +151,8 @@ func (w *watcher) look(ports []port) (again bool) {
 		return true
 	}
 	w.failed = ""
-	report, names := make([]nodestatus.PortHolder, 0, len(ports)), map[uint64]string{}
+	names := map[uint64]string{}
+	var report []nodestatus.PortHolder
 	for _, p := range ports {
 		entry := nodestatus.PortHolder{Protocol: p.protocol, Port: p.number}
 		if s, held := w.holding(sockets[p.protocol], p.number); held {

@@ -45,7 +45,7 @@ func server(t *testing.T) (*pki.PKI, *httptest.Server) {
 
 		NodeName: "server-1",
 		API: pki.SANs{
-			DNSNames: []string{"kubernetes", "server-1"},
+			DNSNames: []string{"kubernetes", "kubernetes.default.svc", "server-1"},
 			IPs:      []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.43.0.1"), netip.MustParseAddr("192.0.2.10")},
 		},
 		Component: func(id, node string) ([]string, bool) {
@@ -54,6 +54,11 @@ func server(t *testing.T) (*pki.PKI, *httptest.Server) {
 			}
 			return []string{"k3m:component:" + id, "k3m:components"}, id == "cni.flannel" || id == "addon.server" && node == "server-1"
 		},
+		Services: func(id, node string) ([]string, bool) {
+			services := map[string][]string{"addon.web": {"kube-system/web", "web/too"}, "addon.server": {"kube-system/web"}, "addon.api": {"default/kubernetes"}}[id]
+			return services, services != nil && (id != "addon.server" || node == "server-1")
+		},
+		Cluster: wire.ClusterFacts{ClusterDomain: "cluster.local"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +208,57 @@ func TestComponentCertificate(t *testing.T) {
 	}
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: authorities.Client.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestComponentServingCertificate(t *testing.T) {
+	authorities, srv := server(t)
+	node := issued(t, authorities.Client, pki.Client("system:node:node-1", "system:nodes"))
+	request := func(id string) *http.Request {
+		return post(t, srv.URL+wire.ComponentServingPath, wire.ComponentRequest{ID: id, CSR: csr(t)})
+	}
+	status, body := call(t, srv, request("addon.web"), node)
+	if status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	var resp wire.ComponentResponse
+	if err := json.Unmarshal([]byte(body), &resp); err != nil {
+		t.Fatal(err)
+	}
+	cert, err := pki.ParseCertificate([]byte(resp.Cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"web.kube-system", "web.kube-system.svc", "web.kube-system.svc.cluster.local", "too.web", "too.web.svc", "too.web.svc.cluster.local"}
+	if !slices.Equal(cert.DNSNames, want) || len(cert.IPAddresses) > 0 {
+		t.Errorf("names %q %v", cert.DNSNames, cert.IPAddresses)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: authorities.Server.Pool(), DNSName: "web.kube-system.svc", KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: authorities.Server.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+		t.Error("it is a client certificate too")
+	}
+	for name, c := range map[string]struct {
+		id     string
+		cert   *tls.Certificate
+		status int
+		want   string
+	}{
+		"no certificate":                       {"addon.web", nil, 401, "must show its client certificate"},
+		"a component of the node":              {"addon.web", issued(t, authorities.Client, pki.Client("k3m:component:addon.web:node-1", "k3m:components")), 403, "not a node's"},
+		"a component that isn't selected":      {"dns.coredns", node, 403, "not selected"},
+		"one that serves nothing":              {"cni.flannel", node, 403, "serves nothing"},
+		"a server's component on another node": {"addon.server", node, 403, "not selected for node node-1"},
+		"the API's name":                       {"addon.api", node, 403, "the API's alone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, body := call(t, srv, request(c.id), c.cert)
+			var e wire.Error
+			if err := json.Unmarshal([]byte(body), &e); err != nil || status != c.status || !strings.Contains(e.Message, c.want) {
+				t.Errorf("%d %q, %v; want %d %q", status, body, err, c.status, c.want)
+			}
+		})
 	}
 }
 

@@ -174,8 +174,8 @@ func endpointFromWire(w *pluginv1.Endpoint) (sdk.Endpoint, error) {
 	}
 	for _, s := range w.GetAddresses() {
 		a, err := netip.ParseAddr(s)
-		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() {
-			return e, fmt.Errorf("%.80q is no address that pods can reach", s)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() {
+			return e, fmt.Errorf("%.80q is no address of a node", s)
 		}
 		if len(e.Addresses) > 0 && a.Is4() != e.Addresses[0].Is4() {
 			return e, fmt.Errorf("addresses of both families: make it an endpoint for each")

@@ -118,10 +118,11 @@ func checkRun(t *testing.T, o Options, start starter) {
 		p := start(t)
 		before := info(t, p)
 		r := run(t, o, p)
-		r.ready(t, before.Kind)
+		r.ready(t, before)
 		if differences := before.Differences(info(t, p)); len(differences) > 0 {
 			t.Errorf("info changed while it ran: %v", differences)
 		}
+		t.Run("its metrics can be read", func(t *testing.T) { checkMetrics(t, p, before) })
 		if o.WhileReady != nil {
 			o.WhileReady(t, o.Facts)
 		}
@@ -136,7 +137,7 @@ func checkRun(t *testing.T, o Options, start starter) {
 		skipRun(t, o)
 		p := start(t)
 		r := run(t, o, p)
-		r.ready(t, info(t, p).Kind)
+		r.ready(t, info(t, p))
 		p.loseHost()
 		if !within(hostLossGrace, p.gone) {
 			t.Errorf("it goes on %s after its host was lost", hostLossGrace)

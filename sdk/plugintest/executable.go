@@ -94,7 +94,7 @@ func checkEnd(t *testing.T, o Options) {
 		skipRun(t, o)
 		p := asExecutable(o)(t)
 		r := run(t, o, p)
-		r.ready(t, info(t, p).Kind)
+		r.ready(t, info(t, p))
 		if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}

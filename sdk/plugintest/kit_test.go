@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +21,7 @@ type clock struct{}
 
 func (clock) Info() sdk.Info {
 	return sdk.Info{
-		Kind: "addon", Name: "clock", Version: "1.0.0", Summary: "tells the time", Scope: sdk.ServerScope,
+		Kind: "addon", Name: "clock", Version: "1.0.0", Summary: "tells the time", Scope: sdk.ServerScope, Services: []string{"default/clock"},
 		ConfigSchema: json.RawMessage(`{
 			"type": "object",
 			"properties": {"zone": {"type": "string"}, "port": {"type": "integer", "minimum": 1, "maximum": 65535}},
@@ -44,8 +45,14 @@ func (clock) ValidateConfig(_ context.Context, raw json.RawMessage) []sdk.Config
 
 func (clock) Run(ctx context.Context, host *sdk.Host) error {
 	host.Ready()
+	host.Serve(sdk.Endpoint{Service: "default/clock", Addresses: host.Facts().PodGateways, Ports: []sdk.EndpointPort{{Protocol: sdk.TCP, Port: 1313}}})
 	<-ctx.Done()
 	return nil
+}
+
+func (clock) WriteMetrics(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, "# HELP clock_ticks_total Ticks.\n# TYPE clock_ticks_total counter\nclock_ticks_total{hand=\"the \\\"long\\\" one\",side=\"\"} 7e3 1395066363000\n\nclock_drift NaN\n")
+	return err
 }
 
 func (clock) Cleanup(context.Context, *sdk.Host) error { return nil }
@@ -102,6 +109,9 @@ func TestBadPluginsFail(t *testing.T) {
 		{"never-ready", "it_becomes_ready", "not ready within"},
 		{"ignore-stop", "it_becomes_ready", "did not end within"},
 		{"false-report", "it_becomes_ready", "reports RuntimeReady"},
+		{"false-endpoint", "it_becomes_ready", "serves default/kubernetes, which Info.Services does not name"},
+		{"false-endpoint", "it_becomes_ready", "192.0.2.99, which is neither a pod gateway nor"},
+		{"false-metrics", "it_becomes_ready", "line 2: \"this is {no metric\" is no sample"},
 	} {
 		t.Run(c.mode+" fails "+c.fails, func(t *testing.T) {
 			t.Parallel()

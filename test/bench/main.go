@@ -23,6 +23,7 @@ type result struct {
 	Idle    *idle   `json:"idle,omitempty"`
 	// Recovery is the time from kill -9 of a component until it is ready again.
 	Recovery map[string]stats `json:"recoverySeconds,omitempty"`
+	DNS      *dnsFigures      `json:"dns,omitempty"`
 }
 
 func main() {
@@ -30,11 +31,12 @@ func main() {
 	runs := flag.Int("runs", 10, "how many boots are measured")
 	idleFor := flag.Duration("idle", time.Minute, "how long an idle node is measured, after as long a rest; 0 leaves it out")
 	recoveries := flag.Int("recoveries", 5, "how often each component is killed; 0 leaves it out")
+	queries := flag.Int("queries", 20000, "how many names a second are asked for, for ten seconds; 0 leaves it out")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		fail("the benchmarks make network namespaces and containers and need root: run `sudo make bench`")
 	}
-	r, err := measure(*runs, *idleFor, *recoveries)
+	r, err := measure(*runs, *idleFor, *recoveries, *queries)
 	if r == nil {
 		fail(err.Error())
 	}
@@ -51,7 +53,7 @@ func fail(why string) {
 }
 
 // measure gives the figures, with an error too when something went wrong beside.
-func measure(runs int, idleFor time.Duration, recoveries int) (r *result, err error) {
+func measure(runs int, idleFor time.Duration, recoveries, queries int) (r *result, err error) {
 	lab, err := harness.Open()
 	if err != nil {
 		return nil, err
@@ -83,6 +85,11 @@ func measure(runs int, idleFor time.Duration, recoveries int) (r *result, err er
 	}
 	if recoveries > 0 {
 		if all.Recovery, err = measureRecovery(lab, tb, recoveries); err != nil {
+			return nil, err
+		}
+	}
+	if queries > 0 {
+		if all.DNS, err = measureDNS(lab, tb, queries, 10*time.Second); err != nil {
 			return nil, err
 		}
 	}

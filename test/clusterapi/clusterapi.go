@@ -130,6 +130,16 @@ func (a *API) Identify(ctx context.Context, dir string, info sdk.Info) (kubeconf
 	return kubeconfig, clientcmd.WriteToFile(*config, kubeconfig)
 }
 
+// Serving makes a server's certificate, signed by the cluster's server authority; by the client
+// authority, which nobody may take for a server's, if it is an impostor's.
+func (a *API) Serving(name string, impostor bool, dns []string, ips ...netip.Addr) (cert, key []byte, err error) {
+	authority := a.PKI.Server
+	if impostor {
+		authority = a.PKI.Client
+	}
+	return authority.Issue(pki.Serving(name, pki.SANs{DNSNames: dns, IPs: ips}))
+}
+
 func freePort(ctx context.Context) (int, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

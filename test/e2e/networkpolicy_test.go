@@ -186,6 +186,52 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
+const dnsOnly = `
+apiVersion: v1
+kind: Pod
+metadata: {name: guest, labels: {app: guest}}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: b, image: BUSYBOX, command: [sleep, "3600"]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: dns-only}
+spec:
+  podSelector: {matchLabels: {app: guest}}
+  policyTypes: [Egress]
+  egress:
+  - to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+      podSelector: {matchLabels: {k8s-app: kube-dns}}
+`
+
+// TestNetworkPolicyToComponents has the policy that people use most: nothing but DNS. The server
+// is a component, no pod, on an address that all components of the node share.
+func TestNetworkPolicyToComponents(t *testing.T) {
+	s := play(t)
+	s.apply(dnsOnly)
+	guest := s.pod("guest")
+	run := func(command ...string) error {
+		_, err := s.node.Kubectl(within(t, 20*time.Second), append([]string{"-n", s.ns, "exec", guest.Name, "--", "timeout", "5"}, command...)...)
+		return err
+	}
+	_, err := eventually(within(t, 30*time.Second), func(context.Context) (struct{}, error) {
+		return struct{}{}, run("nslookup", "kubernetes.default.svc.cluster.local")
+	})
+	if err != nil {
+		t.Errorf("the guest gets no answer from the DNS server: %v", err)
+	}
+	if run("nc", "-z", s.node.Host.Addr.String(), "6443") == nil {
+		t.Error("the guest reaches the API server")
+	}
+	s.kubectl("delete", "networkpolicy", "dns-only")
+	_, err = eventually(within(t, 30*time.Second), func(context.Context) (struct{}, error) {
+		return struct{}{}, run("nc", "-z", s.node.Host.Addr.String(), "6443")
+	})
+	if err != nil {
+		t.Errorf("without the policy the guest does not reach the API server: %v", err)
+	}
+}
+
 const policyTable = "k3m-network-policy"
 
 // nft asks the node's kernel.

@@ -234,7 +234,8 @@ func TestListeningSockets(t *testing.T) {
 	s := play(t)
 	want := map[string]bool{
 		"tcp *:6443": true, "tcp *:10250": true, // API and supervisor, kubelet
-		"udp *:8472": true, // vxlan
+		"udp *:8472":       true,                           // vxlan
+		"udp 10.42.0.1:53": true, "tcp 10.42.0.1:53": true, // dns.coredns, for pods
 	}
 	for _, l := range s.node.Host.Listening(t) {
 		if l.Loopback || want[l.String()] || want[l.AnyAddress()] {

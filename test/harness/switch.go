@@ -196,20 +196,37 @@ func (s *Switch) Listen(network, addr string) (ln net.Listener, err error) {
 	return listenIn(s.ns, network, addr)
 }
 
+// ListenPacket takes packets on the switch, as a server outside of all nodes.
+func (s *Switch) ListenPacket(network, addr string) (conn net.PacketConn, err error) {
+	err = runIn(s.ns, func() (err error) {
+		conn, err = new(net.ListenConfig).ListenPacket(context.Background(), network, addr)
+		return err
+	})
+	return conn, err
+}
+
 // Listen listens in the host.
 func (h *Host) Listen(network, addr string) (net.Listener, error) {
 	return listenIn(h.net, network, addr)
 }
 
 func listenIn(ns netns.NsHandle, network, addr string) (ln net.Listener, err error) {
+	err = runIn(ns, func() (err error) {
+		ln, err = new(net.ListenConfig).Listen(context.Background(), network, addr)
+		return err
+	})
+	return ln, err
+}
+
+// runIn runs f on a thread that is in a network namespace.
+func runIn(ns netns.NsHandle, f func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err = lockInto(ns); err == nil {
-			var config net.ListenConfig
-			ln, err = config.Listen(context.Background(), network, addr)
+			err = f()
 		}
 	}()
 	<-done
-	return ln, err
+	return err
 }

@@ -12,7 +12,7 @@ import (
 
 func TestContract(t *testing.T) {
 	plugintest.Run(t, plugintest.Options{
-		New:        func() sdk.Plugin { return whoami{} },
+		New:        func() sdk.Plugin { return &whoami{} },
 		Executable: plugintest.Build(t, "."),
 		Config:     json.RawMessage(`{"port": 18099}`),
 		BadConfigs: []plugintest.BadConfig{

@@ -24,7 +24,6 @@ type chain struct {
 type parts struct {
 	cluster *cluster
 	nodes   *nodeNames
-	reason  string // why there is no upstream
 	// listenHosts are what the kubernetes plugin takes for the addresses of the server
 	// itself, as prefixes.
 	listenHosts []string

@@ -19,6 +19,7 @@ import (
 // cluster is CoreDNS's kubernetes plugin, once for the process: chains come and go with
 // each change of the configuration, what is known of the cluster stays.
 type cluster struct {
+	domain     string // "cluster.local."
 	kubernetes *kubernetes.Kubernetes
 	base       *chain
 	// synced is closed when all that the plugin answers from has been read.
@@ -76,7 +77,7 @@ func newCluster(domain string, self []netip.Addr, api *api) (*cluster, error) {
 		}
 	}
 	return &cluster{
-		kubernetes: k, base: &chain{instance: instance},
+		domain: corednsplugin.Name(domain).Normalize(), kubernetes: k, base: &chain{instance: instance},
 		synced: make(chan struct{}), waiting: make(chan struct{}, maxWaiting),
 	}, nil
 }
@@ -140,6 +141,36 @@ func setupCluster(c *caddy.Controller) error {
 		return h
 	})
 	return nil
+}
+
+// clusterFirst answers for the cluster's domain, which no other plugin of the chain does,
+// and passes all else on.
+type clusterFirst struct {
+	clusterHandler
+	domain string
+	next   corednsplugin.Handler
+}
+
+func setupClusterFirst(c *caddy.Controller) error {
+	p, err := partsOf(c)
+	if err != nil {
+		return err
+	}
+	dnsserver.GetConfig(c).AddPlugin(func(next corednsplugin.Handler) corednsplugin.Handler {
+		h := &clusterFirst{domain: p.cluster.domain, next: next}
+		h.Kubernetes, h.cluster = *p.cluster.kubernetes, p.cluster
+		return h
+	})
+	return nil
+}
+
+// ServeDNS implements plugin.Handler.
+func (h *clusterFirst) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	state := request.Request{W: w, Req: r}
+	if !corednsplugin.Name(h.domain).Matches(state.Name()) {
+		return corednsplugin.NextOrFailure(h.Name(), h.next, ctx, w, r)
+	}
+	return h.clusterHandler.ServeDNS(ctx, w, r)
 }
 
 // ServeDNS implements plugin.Handler. As long as the cluster's names have not been read

@@ -62,6 +62,9 @@ func (f corefile) render() string {
 		line("    }")
 	}
 	line("    %s", directiveNodes)
+	if !f.custom.overrides(anyAnswer) {
+		line("    %s", directiveClusterFirst)
+	}
 	line("    %s", directiveCluster)
 	b.WriteString(f.custom.override())
 	if !f.custom.overrides("forward .") {

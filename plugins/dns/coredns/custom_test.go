@@ -54,6 +54,7 @@ func TestParseCustom(t *testing.T) {
 		{name: "file", key: "a.server", text: "example.org {\n file /etc/shadow\n}", problem: "file is not allowed here: it reads files"},
 		{name: "kubernetes", key: "a.server", text: "example.org {\n kubernetes example.org\n}", problem: "served already"},
 		{name: "hosts from a file", key: "a.override", text: "hosts /etc/shadow", problem: "line 1: hosts: it reads no file here"},
+		{name: "weights from a file", key: "a.override", text: "loadbalance weighted /etc/shadow", problem: "only round_robin"},
 		{name: "certificates from files", key: "a.server", text: "a.org {\n forward . tls://192.0.2.1 {\n tls /a /b /c\n }\n}", problem: "tls takes no files"},
 		{name: "upstreams from a file", key: "a.server", text: "a.org {\n forward . /etc/passwd\n}", problem: "not an IP address"},
 		{name: "an upstream by name", key: "a.server", text: "a.org {\n forward . dns.example.org\n}", problem: "not an IP address"},

@@ -47,17 +47,17 @@ func (s customState) data() map[string]string {
 
 // watchCustom tells of the ConfigMap as it is, then of each change, until ctx ends.
 func watchCustom(ctx context.Context, api *api, tell func(customState)) error {
-	maps := api.client.CoreV1().ConfigMaps(customNamespace)
+	configMaps := api.client.CoreV1().ConfigMaps(customNamespace)
 	only := fields.OneTermEqualSelector(metav1.ObjectNameField, customName).String()
 	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.FieldSelector = only
-				return maps.List(ctx, o)
+				return configMaps.List(ctx, o)
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.FieldSelector = only
-				return maps.Watch(ctx, o)
+				return configMaps.Watch(ctx, o)
 			},
 		}, api.client),
 		ObjectType: &corev1.ConfigMap{},

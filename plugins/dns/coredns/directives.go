@@ -53,7 +53,9 @@ var directives = []string{
 	"loadbalance",
 	"rewrite",
 	"acl",
-	directiveNodes, // before the cache: the addresses are in memory, and change at once
+	// Before the cache: what they answer is in memory, and changes at once.
+	directiveNodes,
+	directiveClusterFirst,
 	"cache",
 	"header",
 	"minimal",
@@ -77,6 +79,9 @@ const (
 	// directiveCluster answers for the cluster's names with the one kubernetes plugin of
 	// the process.
 	directiveCluster = "cluster"
+	// directiveClusterFirst does so for the names of the cluster's domain before any plugin
+	// is asked that could only pass them on.
+	directiveClusterFirst = "clusterfirst"
 	// directiveNoUpstream stands where forward does when there is nothing to forward to.
 	directiveNoUpstream = "noupstream"
 )
@@ -84,11 +89,12 @@ const (
 // own are the directives that are set up here. prometheus is CoreDNS's plugin without its
 // listener.
 var own = map[string]caddy.SetupFunc{
-	directiveParts:      setupParts,
-	directiveNodes:      setupNodes,
-	directiveCluster:    setupCluster,
-	directiveNoUpstream: setupNoUpstream,
-	"prometheus":        setupPrometheus,
+	directiveParts:        setupParts,
+	directiveNodes:        setupNodes,
+	directiveCluster:      setupCluster,
+	directiveClusterFirst: setupClusterFirst,
+	directiveNoUpstream:   setupNoUpstream,
+	"prometheus":          setupPrometheus,
 }
 
 // register makes the directives known to caddy, whose registry is the process's: once,

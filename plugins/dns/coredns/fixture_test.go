@@ -51,7 +51,7 @@ func (r *reports) Serve(e ...sdk.Endpoint) {
 }
 
 // wait returns when the health holds the words.
-func (r *reports) wait(t *testing.T, words string) {
+func (r *reports) wait(t testing.TB, words string) {
 	t.Helper()
 	deadline := time.After(patience)
 	for {
@@ -86,7 +86,7 @@ type option func(*fixture)
 func withState(dir string) option { return func(f *fixture) { f.stateDir = dir } }
 
 // start runs the component with the upstreams in its resolv.conf.
-func start(t *testing.T, api *testAPI, cfg string, upstreams []string, options ...option) *fixture {
+func start(t testing.TB, api *testAPI, cfg string, upstreams []string, options ...option) *fixture {
 	t.Helper()
 	needNetwork(t)
 	f := &fixture{api: api, reports: newReports(), stateDir: t.TempDir(), resolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
@@ -112,10 +112,10 @@ func start(t *testing.T, api *testAPI, cfg string, upstreams []string, options .
 		},
 		stateDir: f.stateDir, log: log, report: f.reports,
 	}, a)
-	f.server.resolvers.files = []string{f.resolvConf}
+	f.resolvers.files = []string{f.resolvConf}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.server.run(ctx) }()
+	go func() { ended <- f.run(ctx) }()
 	f.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -131,7 +131,7 @@ func start(t *testing.T, api *testAPI, cfg string, upstreams []string, options .
 	return f
 }
 
-func (f *fixture) setUpstreams(t *testing.T, upstreams ...string) {
+func (f *fixture) setUpstreams(t testing.TB, upstreams ...string) {
 	t.Helper()
 	var text strings.Builder
 	for _, u := range upstreams {
@@ -140,7 +140,7 @@ func (f *fixture) setUpstreams(t *testing.T, upstreams ...string) {
 	must(t, os.WriteFile(f.resolvConf, []byte(text.String()), 0o644))
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(b)))
@@ -183,7 +183,9 @@ func startUpstream(t testing.TB, addr string, handle dns.HandlerFunc) *upstream 
 	started.Wait()
 	t.Cleanup(func() {
 		_ = server.Shutdown()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("the upstream on %s: %v", addr, err)
+		}
 	})
 	return u
 }

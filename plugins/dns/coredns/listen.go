@@ -44,10 +44,14 @@ type sockets struct {
 	// seen is told of each query before CoreDNS is, and takes those that are its own.
 	seen func(*dns.Msg) bool
 
-	servers []*dns.Server
+	udp     []*udpSocket
+	tcp     []*dns.Server
 	serving sync.WaitGroup
 	failed  chan error
 }
+
+// aLongTimeAgo is a deadline that ends what waits.
+var aLongTimeAgo = time.Unix(1, 0)
 
 // listen binds the gateways and answers with first. seen must be quick and bear being
 // called by many at once.
@@ -56,12 +60,11 @@ func listen(ctx context.Context, gateways []netip.Addr, first *chain, seen func(
 	s.current.Store(first)
 	for _, gateway := range gateways {
 		if err := s.bind(ctx, gateway); err != nil {
-			for _, server := range s.servers {
-				if server.PacketConn != nil {
-					_ = server.PacketConn.Close()
-				} else {
-					server.Listener.Close()
-				}
+			for _, socket := range s.udp {
+				_ = socket.conn.Close()
+			}
+			for _, server := range s.tcp {
+				server.Listener.Close()
 			}
 			hint := ""
 			if errors.Is(err, unix.EADDRINUSE) {
@@ -70,11 +73,14 @@ func listen(ctx context.Context, gateways []netip.Addr, first *chain, seen func(
 			return nil, fmt.Errorf("listen for queries on %s: %w%s", gateway, err, hint)
 		}
 	}
-	s.failed = make(chan error, len(s.servers))
-	for _, server := range s.servers {
+	s.failed = make(chan error, len(s.udp)+len(s.tcp))
+	for _, socket := range s.udp {
+		socket.start(s.failed)
+	}
+	for _, server := range s.tcp {
 		s.serving.Go(func() {
 			if err := server.ActivateAndServe(); err != nil {
-				s.failed <- fmt.Errorf("answer queries: %w", err)
+				s.failed <- err
 			}
 		})
 	}
@@ -103,16 +109,18 @@ func (s *sockets) bind(ctx context.Context, gateway netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		if udp, ok := conn.(*net.UDPConn); ok {
-			_ = udp.SetReadBuffer(receiveBuffer) // as much as there is
+		udp, ok := conn.(*net.UDPConn)
+		if !ok {
+			return errors.ErrUnsupported // Go's net has no other
 		}
-		s.servers = append(s.servers, &dns.Server{PacketConn: conn, Handler: s})
+		_ = udp.SetReadBuffer(receiveBuffer) // as much as there is
+		s.udp = append(s.udp, &udpSocket{conn: udp, handler: s})
 	}
 	listener, err := config.Listen(ctx, "tcp"+family, address)
 	if err != nil {
 		return err
 	}
-	s.servers = append(s.servers, &dns.Server{
+	s.tcp = append(s.tcp, &dns.Server{
 		Listener: netutil.LimitListener(listener, maxConnections), Handler: s, MaxTCPQueries: -1,
 		ReadTimeout: tcpReadTimeout, WriteTimeout: tcpWriteTimeout,
 		IdleTimeout: func() time.Duration { return tcpIdleTimeout },
@@ -139,8 +147,25 @@ func (s *sockets) swap(next *chain) *chain { return s.current.Swap(next) }
 // close ends the sockets, and waits for the queries that were read from them until ctx
 // ends.
 func (s *sockets) close(ctx context.Context) {
-	for _, server := range s.servers {
+	for _, server := range s.tcp {
 		s.serving.Go(func() { _ = server.ShutdownContext(ctx) }) // what is left has had its time
+	}
+	answered := make(chan struct{})
+	for _, socket := range s.udp {
+		socket.close()
+	}
+	go func() {
+		defer close(answered)
+		for _, socket := range s.udp {
+			socket.wait()
+		}
+	}()
+	select {
+	case <-answered:
+	case <-ctx.Done(): // the rest ends with the upstreams' answers, within seconds
+	}
+	for _, socket := range s.udp {
+		_ = socket.conn.Close()
 	}
 	s.serving.Wait()
 }

@@ -170,7 +170,7 @@ func (s *server) run(ctx context.Context) (err error) {
 			case <-ctx.Done():
 				return nil
 			case err := <-s.sockets.failed:
-				return err
+				return fmt.Errorf("read queries: %w", err)
 			case <-synced:
 				s.synced, synced = true, nil
 				s.report.Serve(endpoints(s.gateways)...)
@@ -293,6 +293,11 @@ func (s *server) takeCustom(state customState) {
 	var next *chain
 	if err == nil {
 		next, err = s.build(c)
+	}
+	if err != nil && state.object == nil { // nothing of the user's is to blame
+		s.broken = err
+		s.log.Error("the configuration of CoreDNS can't be renewed; the last one stays in force", "error", err)
+		return
 	}
 	if err != nil {
 		if version := state.object.ResourceVersion; version != s.refused {

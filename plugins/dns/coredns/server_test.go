@@ -190,7 +190,7 @@ func TestUnreachableUpstream(t *testing.T) {
 	// It takes queries and never answers.
 	conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", upstreamA+":53")
 	must(t, err)
-	defer conn.Close()
+	defer func() { must(t, conn.Close()) }()
 	startUpstream(t, upstreamB, nil)
 	api := newTestAPI(t)
 	fill(api)

@@ -137,7 +137,7 @@ func (r resolvers) watch(ctx context.Context, log hclog.Logger, changed func()) 
 	if err != nil {
 		return fmt.Errorf("watch the host's list of resolvers: %w", err)
 	}
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }() // nothing was written
 	r.watchDirs(watcher, log)
 	var settled <-chan time.Time
 	for {

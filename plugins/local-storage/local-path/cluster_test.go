@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
@@ -84,7 +85,7 @@ type component struct {
 // newWork is what Run makes of a configuration, with the component's own identity.
 func (c *cluster) newWork(t *testing.T, dir, text string) *work {
 	t.Helper()
-	p, err := parsePattern(text)
+	p, err := pathpattern.Parse(text)
 	must(t, err)
 	w := &work{
 		log: hclog.New(&hclog.LoggerOptions{Output: t.Output(), Level: hclog.Debug}), node: c.node.Name, nodeObject: c.node,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -64,7 +65,7 @@ func (*plugin) ValidateConfig(_ context.Context, raw json.RawMessage) []sdk.Conf
 // check finds what the schema can't.
 func (c config) check() []sdk.ConfigProblem {
 	var problems []sdk.ConfigProblem
-	if _, err := parsePattern(cmp.Or(c.PathPattern, defaultPattern)); err != nil {
+	if _, err := pathpattern.Parse(cmp.Or(c.PathPattern, pathpattern.Default)); err != nil {
 		problems = append(problems, sdk.ConfigProblem{Path: "pathPattern", Message: err.Error()})
 	}
 	for _, node := range slices.Sorted(maps.Keys(c.Paths)) {

@@ -50,3 +50,20 @@ func TestContract(t *testing.T) {
 		},
 	})
 }
+
+// TestCleanupKeepsVolumes: an empty directory for volumes goes; one that holds any stays as
+// it is.
+func TestCleanupKeepsVolumes(t *testing.T) {
+	dir := t.TempDir()
+	empty, full := filepath.Join(dir, "empty"), &base{path: filepath.Join(dir, "full")}
+	must(t, os.Mkdir(empty, baseMode))
+	must(t, full.prepare())
+	volume := makeVolume(t, full, "pvc-1", "v")
+	config, err := json.Marshal(map[string]any{"paths": map[string][]string{otherNodes: {empty, full.path, filepath.Join(dir, "none")}}})
+	must(t, err)
+	plugintest.Run(t, plugintest.Options{
+		New: func() sdk.Plugin { return &plugin{} }, Config: config, SkipRun: "this is about Cleanup",
+	})
+	gone(t, empty)
+	there(t, volume)
+}

@@ -2,7 +2,7 @@
 // directories on the node, made and removed by the plugin on that node itself.
 //
 // plugin.go says who the component is and puts its parts together; config.go is what a
-// user may configure and pattern.go how a volume's directory is called; objects.go has
+// user may configure and package pathpattern how a volume's directory is called; objects.go has
 // the StorageClass. The work: provision.go (a claim becomes a volume, a released volume
 // goes), driven by sig-storage-lib-external-provisioner; resize.go; capacity.go (what the
 // scheduler is told of free space); ledger.go (what a crash must not leave behind). What

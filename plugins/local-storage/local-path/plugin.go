@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -31,6 +31,7 @@ var (
 	_ sdk.Plugin          = (*plugin)(nil)
 	_ sdk.ConfigValidator = (*plugin)(nil)
 	_ sdk.MetricsWriter   = (*plugin)(nil)
+	_ sdk.Cleaner         = (*plugin)(nil)
 )
 
 // Info implements sdk.Plugin.
@@ -38,8 +39,7 @@ var (
 // A user of its own, which owns the directories. In them are files of any user that a pod
 // ran as: to remove these it needs DAC_OVERRIDE (write and list directories of others) and
 // FOWNER (directories with the sticky bit). quotactl wants SYS_ADMIN; confine.go takes
-// nearly all else of that away again. Not a Cleaner: what it leaves on the host is the
-// users' data.
+// nearly all else of that away again.
 func (*plugin) Info() sdk.Info {
 	core := []string{""}
 	return sdk.Info{
@@ -75,7 +75,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	for _, problem := range cfg.check() {
 		return fmt.Errorf("configuration of local-storage.local-path: %s: %s", problem.Path, problem.Message)
 	}
-	pattern, err := parsePattern(cmp.Or(cfg.PathPattern, defaultPattern))
+	pattern, err := pathpattern.Parse(cmp.Or(cfg.PathPattern, pathpattern.Default))
 	if err != nil {
 		return fmt.Errorf("pathPattern: %w", err)
 	}
@@ -92,7 +92,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		log: host.Logger(), node: facts.NodeName, pattern: pattern, quotas: kernelQuotas{},
 		started: func(w *work) { p.running.Store(w) }, ready: host.Ready,
 	}
-	for _, path := range cfg.pathsOf(facts.NodeName, defaultPath(facts)) {
+	for _, path := range cfg.pathsOf(facts.NodeName, facts.LocalStoragePath) {
 		b := &base{path: path}
 		if err := b.prepare(); err != nil {
 			return err
@@ -118,11 +118,6 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		return cause
 	}
 	return err
-}
-
-// defaultPath is where volumes are when the configuration names no paths.
-func defaultPath(facts sdk.Facts) string {
-	return filepath.Join(filepath.Dir(facts.Paths.AgentDir), "storage")
 }
 
 // nodeObject reads the own Node. Its label kubernetes.io/hostname is what volumes are

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/keymutex"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // selectedNode is the scheduler's word on a claim: where its volume shall be.
@@ -37,7 +39,7 @@ const (
 type provisioner struct {
 	node    string
 	bases   []*base
-	pattern *pattern
+	pattern *pathpattern.Pattern
 	quotas  quotas
 	ledger  *ledger
 	client  kubernetes.Interface
@@ -154,8 +156,8 @@ func (p *provisioner) directory(ctx context.Context, o controller.ProvisionOptio
 	if err != nil {
 		return nil, "", state, err
 	}
-	path, err := p.pattern.render(names{
-		PVC:    claimNames{Namespace: o.PVC.Namespace, Name: o.PVC.Name, UID: string(o.PVC.UID)},
+	path, err := p.pattern.Render(pathpattern.Names{
+		PVC:    pathpattern.Claim{Namespace: o.PVC.Namespace, Name: o.PVC.Name, UID: string(o.PVC.UID)},
 		PVName: o.PVName, NodeName: p.node,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package localpath
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // TestClaims are claims against a real API, its controllers and its scheduler.
@@ -34,6 +37,15 @@ func TestClaims(t *testing.T) {
 			c.event(t, "data", reasonNotEnforced, "not enforced on node "+c.node.Name)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600))
+		until(t, "the metrics know it", func(ctx context.Context) (bool, string) {
+			p, text := &plugin{}, strings.Builder{}
+			p.running.Store(r.work)
+			must(t, p.WriteMetrics(ctx, &text))
+			at := fmt.Sprintf("{path=%q} ", r.bases[0].path)
+			return strings.Contains(text.String(), "k3m_local_path_volumes"+at+"1\n") &&
+				strings.Contains(text.String(), "k3m_local_path_claimed_bytes"+at+"16777216\n") &&
+				strings.Contains(text.String(), "k3m_local_path_free_bytes"+at), text.String()
+		})
 		c.release(t, "data")
 		c.volumeGone(t, v.Name)
 		gone(t, dir)
@@ -212,7 +224,7 @@ func (q rememberedQuotas) limit(_ *os.File, _ string, b int64) error { q.limits 
 
 func TestGrow(t *testing.T) {
 	c := newCluster(t, controlPlane(t))
-	w := c.newWork(t, t.TempDir(), defaultPattern)
+	w := c.newWork(t, t.TempDir(), pathpattern.Default)
 	q := rememberedQuotas{make(chan int64, 10)}
 	w.quotas = q
 	run(t, w)

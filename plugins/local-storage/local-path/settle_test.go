@@ -8,10 +8,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/keymutex"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // crashed makes a claim's directory as a process does that ends before its
@@ -37,7 +40,7 @@ func (c *cluster) crashed(t *testing.T, w *work, claim *corev1.PersistentVolumeC
 func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	c := newCluster(t, controlPlane(t))
 	dir := t.TempDir()
-	w := c.newWork(t, dir, defaultPattern)
+	w := c.newWork(t, dir, pathpattern.Default)
 	chosen := func(p *corev1.PersistentVolumeClaim) {
 		p.Annotations = map[string]string{selectedNode: c.node.Name}
 	}
@@ -58,8 +61,8 @@ func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	})
 	moved := c.claim(t, "moved", className, "1Mi", chosen)
 	movedPath := c.crashed(t, w, moved)
-	moved.Annotations[selectedNode] = "another-node"
-	_, err = c.admin.CoreV1().PersistentVolumeClaims(c.ns).Update(t.Context(), moved, metav1.UpdateOptions{})
+	_, err = c.admin.CoreV1().PersistentVolumeClaims(c.ns).Patch(t.Context(), "moved", types.MergePatchType,
+		[]byte(`{"metadata":{"annotations":{"`+selectedNode+`":"another-node"}}}`), metav1.PatchOptions{})
 	must(t, err)
 
 	// A claim is gone, and what is at its path now is another's: made by hand, say.
@@ -70,7 +73,7 @@ func TestCrashBetweenDirectoryAndVolume(t *testing.T) {
 	makeVolume(t, w.bases[0], "by-hand", filepath.Base(foreignPath))
 	c.release(t, "foreign")
 
-	r := run(t, c.newWork(t, dir, defaultPattern))
+	r := run(t, c.newWork(t, dir, pathpattern.Default))
 	v := c.bound(t, "wanted")
 	after, err := r.bases[0].volume(filepath.Base(v.Spec.Local.Path))
 	must(t, err)

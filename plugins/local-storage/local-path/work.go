@@ -19,6 +19,8 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/keymutex"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+
+	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 )
 
 // removalTimeout bounds one attempt to remove a volume; the next one goes on where it
@@ -32,7 +34,7 @@ type work struct {
 	node       string
 	nodeObject *corev1.Node
 	bases      []*base
-	pattern    *pattern
+	pattern    *pathpattern.Pattern
 	quotas     quotas
 	ledger     *ledger
 	started    func(*work) // called once volumes are there

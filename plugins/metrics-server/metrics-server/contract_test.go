@@ -23,7 +23,7 @@ import (
 
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/plugintest"
-	"github.com/k3m-io/k3m/test/apiserver"
+	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
 // eventually is how long things that take a moment may take on a busy machine.
@@ -44,7 +44,7 @@ func TestContract(t *testing.T) {
 		plugintest.Run(t, o)
 		return
 	}
-	api, err := apiserver.Start(t.Context())
+	api, err := clusterapi.Start(t.Context())
 	must(t, err)
 	t.Cleanup(func() {
 		if err := api.Stop(); err != nil {
@@ -62,7 +62,7 @@ func TestContract(t *testing.T) {
 		must(t, os.WriteFile(o.ServingCert, cert, 0o600))
 	}
 	renew(t)
-	o.Facts = sdk.Facts{NodeName: apiserver.NodeName, PodGateways: []netip.Addr{netip.MustParseAddr(gateway)}}
+	o.Facts = sdk.Facts{NodeName: clusterapi.NodeName, PodGateways: []netip.Addr{netip.MustParseAddr(gateway)}}
 
 	good := startKubelet(t, api, "node-1", false)
 	impostor := startKubelet(t, api, "node-2", true)
@@ -85,7 +85,7 @@ func TestContract(t *testing.T) {
 }
 
 // createObjects does what the server's core does: the objects of Info, and the endpoints.
-func createObjects(t *testing.T, api *apiserver.API) {
+func createObjects(t *testing.T, api *clusterapi.API) {
 	t.Helper()
 	ca := base64.StdEncoding.EncodeToString(api.PKI.Server.PEM)
 	for i, path := range []string{"/api/v1/namespaces/kube-system/services", "/apis/apiregistration.k8s.io/v1/apiservices"} {
@@ -116,7 +116,7 @@ func createObjects(t *testing.T, api *apiserver.API) {
 }
 
 // metricsAreServed asks as kubectl top does, through the API server.
-func metricsAreServed(t *testing.T, api *apiserver.API) {
+func metricsAreServed(t *testing.T, api *clusterapi.API) {
 	t.Helper()
 	get := func(ctx context.Context, path string, into any) error {
 		raw, err := api.Client.CoreV1().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/" + path).Do(ctx).Raw()
@@ -169,7 +169,7 @@ func strangersAreRefused(t *testing.T) {
 
 // servingSerial is the number of the certificate that is shown, which must be good for the
 // Service's name.
-func servingSerial(t *testing.T, api *apiserver.API) string {
+func servingSerial(t *testing.T, api *clusterapi.API) string {
 	t.Helper()
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: api.PKI.Server.Pool(), ServerName: "metrics-server.kube-system.svc", MinVersion: tls.VersionTLS12}}
 	conn, err := dialer.DialContext(t.Context(), "tcp", fmt.Sprintf("%s:%d", gateway, defaultPort))

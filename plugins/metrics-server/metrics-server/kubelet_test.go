@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/k3m-io/k3m/test/apiserver"
+	"github.com/k3m-io/k3m/test/clusterapi"
 )
 
 // kubelet stands in for a node's: it answers /metrics/resource, for one container that uses
@@ -27,7 +27,7 @@ type kubelet struct {
 
 // startKubelet adds a Node that is ready. An impostor's certificate is signed by the wrong
 // authority of the cluster.
-func startKubelet(t *testing.T, api *apiserver.API, node string, impostor bool) *kubelet {
+func startKubelet(t *testing.T, api *clusterapi.API, node string, impostor bool) *kubelet {
 	t.Helper()
 	cert, key, err := api.Serving("system:node:"+node, impostor, nil, netip.MustParseAddr("127.0.0.1"))
 	must(t, err)
@@ -52,7 +52,7 @@ func startKubelet(t *testing.T, api *apiserver.API, node string, impostor bool) 
 }
 
 func (k *kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if user := r.TLS.PeerCertificates[0].Subject.CommonName; user != "k3m:component:metrics-server.metrics-server:"+apiserver.NodeName {
+	if user := r.TLS.PeerCertificates[0].Subject.CommonName; user != "k3m:component:metrics-server.metrics-server:"+clusterapi.NodeName {
 		k.strangers.Add(1)
 		http.Error(w, "a stranger: "+user, http.StatusForbidden)
 		return

@@ -1,8 +1,10 @@
 package metricsserver
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"io"
 
 	"github.com/hashicorp/go-hclog"
 	"k8s.io/klog/v2"
@@ -23,9 +25,25 @@ func captureKlog(log hclog.Logger) error {
 		}
 	}
 	for severity, level := range map[string]hclog.Level{
-		"INFO": hclog.Debug, "WARNING": hclog.Warn, "ERROR": hclog.Error, "FATAL": hclog.Error,
+		"INFO": hclog.Debug, "ERROR": hclog.Error, "FATAL": hclog.Error,
 	} {
 		klog.SetOutputBySeverity(severity, log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: level}))
 	}
+	klog.SetOutputBySeverity("WARNING", &warnings{
+		real:    log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+		chatter: log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	})
 	return nil
+}
+
+// warnings tells apart what the API machinery warns of at each start: metrics-server's
+// scheme knows a version of the API that it doesn't serve.
+type warnings struct{ real, chatter io.Writer }
+
+// Write implements io.Writer; klog writes one record at a time.
+func (w *warnings) Write(record []byte) (int, error) {
+	if bytes.Contains(record, []byte("Skipping API metrics.k8s.io/")) {
+		return w.chatter.Write(record)
+	}
+	return w.real.Write(record)
 }

@@ -144,3 +144,16 @@ func TestMetricsAreItsOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestStartIsQuiet(t *testing.T) {
+	var real, chatter bytes.Buffer
+	w := &warnings{real: &real, chatter: &chatter}
+	for _, record := range []string{"Skipping API metrics.k8s.io/v1 because it has no resources.\n", "something else\n"} {
+		if n, err := w.Write([]byte(record)); n != len(record) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	if real.String() != "something else\n" || !strings.HasPrefix(chatter.String(), "Skipping") {
+		t.Errorf("warnings %q, chatter %q", real.String(), chatter.String())
+	}
+}

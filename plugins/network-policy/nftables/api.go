@@ -88,7 +88,7 @@ type nodeComponents struct {
 // DeepCopyObject implements runtime.Object. The status is never written to, so it is shared.
 func (n *nodeComponents) DeepCopyObject() runtime.Object {
 	c := *n
-	n.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	n.DeepCopyInto(&c.ObjectMeta)
 	return &c
 }
 
@@ -101,7 +101,7 @@ type nodeComponentsList struct {
 // DeepCopyObject implements runtime.Object; see nodeComponents.
 func (l *nodeComponentsList) DeepCopyObject() runtime.Object {
 	c := *l
-	l.ListMeta.DeepCopyInto(&c.ListMeta)
+	l.DeepCopyInto(&c.ListMeta)
 	return &c
 }
 

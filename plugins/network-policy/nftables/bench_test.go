@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,13 +66,13 @@ func benchScene(b *testing.B) (*engine, *programmer, *counting) {
 	if os.Getuid() != 0 {
 		b.Skip("needs root: it programs nftables")
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	table, err := knftables.New(knftables.InetFamily, tableName)
 	must(b, err)
 	b.Cleanup(func() {
-		tx := nft.NewTransaction()
+		tx := table.NewTransaction()
 		tx.Add(&knftables.Table{})
 		tx.Delete(&knftables.Table{})
-		must(b, nft.Run(context.Background(), tx))
+		must(b, table.Run(context.Background(), tx))
 	})
 	e := newEngine(nodeName, []family{ipv4})
 	for i := range benchNamespaces {
@@ -85,7 +86,7 @@ func benchScene(b *testing.B) (*engine, *programmer, *counting) {
 		p := benchPolicy(i, 1000)
 		e.setPolicy(p.objectKey, p)
 	}
-	c := &counting{Interface: nft, start: cpu(b)}
+	c := &counting{Interface: table, start: cpu(b)}
 	program := &programmer{nft: c, fresh: true, network: network{
 		families: []family{ipv4}, bridge: "cni0", subnets: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/23")},
 	}}
@@ -185,7 +186,7 @@ func BenchmarkConnection(b *testing.B) {
 		defer func() { b.ReportMetric(float64((cpu(b)-start).Microseconds())/float64(b.N), "cpu-µs/op") }()
 		client.do(func() {
 			for b.Loop() {
-				conn, err := net.Dial("tcp", "10.42.0.241:80")
+				conn, err := new(net.Dialer).DialContext(b.Context(), "tcp", "10.42.0.241:80")
 				must(b, err)
 				// No TIME_WAIT, or the client's ports are used up.
 				must(b, conn.(*net.TCPConn).SetLinger(0))
@@ -199,9 +200,9 @@ func BenchmarkConnection(b *testing.B) {
 	for _, p := range []*testPod{client, server} {
 		e.setPod(objectKey{"ns-0", p.pod.Name}, podOf(p.pod, nodeName))
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	table, err := knftables.New(knftables.InetFamily, tableName)
 	must(b, err)
-	program := &programmer{nft: nft, fresh: true, network: network{
+	program := &programmer{nft: table, fresh: true, network: network{
 		families: []family{ipv4}, bridge: "cni0", subnets: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/24")},
 	}}
 	syncNow(b, program, e)
@@ -218,5 +219,36 @@ func BenchmarkConnection(b *testing.B) {
 		}
 		syncNow(b, program, e)
 		b.Run(fmt.Sprintf("policies that select both pods: %d", count), measure)
+	}
+}
+
+// BenchmarkNewPod takes the time from host-local's record of an address to the pod's entry in the
+// kernel, while a policy is there: how soon a pod can talk whose status nobody knows.
+func BenchmarkNewPod(b *testing.B) {
+	n := newNode(b)
+	n.namespaces(map[string]string{"a": ""})
+	n.api.put(policyObject("a", "deny", denyIngress))
+	n.run()
+	await := func(addr netip.Addr, there bool) {
+		for {
+			if _, err := nft("get", "element", "inet", tableName, "ingress4", "{ "+addr.String()+" }"); err == nil == there {
+				return
+			}
+		}
+	}
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		addr := netip.AddrFrom4([4]byte{10, 42, 0, byte(2 + i%250)})
+		o := podObject("a", fmt.Sprintf("pod-%d", i), "", nodeName)
+		n.api.put(o)
+		record := filepath.Join(n.records, "k3m", addr.String())
+		b.StartTimer()
+		must(b, os.WriteFile(record, nil, 0o600))
+		await(addr, true)
+		b.StopTimer()
+		n.api.remove(o)
+		must(b, os.Remove(record))
+		await(addr, false)
+		b.StartTimer()
 	}
 }

@@ -1,9 +1,6 @@
 package nftables
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/knftables"
 )
 
@@ -86,56 +85,66 @@ func TestBrokenRulesAllowNobody(t *testing.T) {
 	}
 }
 
-// FuzzPolicy turns whatever is a NetworkPolicy into rules: nothing that a user can write makes
-// the component panic, or gets into nft's input other than as a number, an address or a digest.
-// With root, nft itself has to take it.
+// FuzzPolicy fills a NetworkPolicy with whatever texts and numbers: nothing that a user can write
+// makes the component panic, or gets into nft's input other than as a number, an address or a
+// digest. With root, nft itself has to take it.
 func FuzzPolicy(f *testing.F) {
-	for _, c := range policyCases {
-		for _, spec := range c.policies {
-			raw, err := json.Marshal(policyObject("a", "p", spec).Spec)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(raw)
-		}
-	}
-	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"::/0","except":["::/1","8000::/1"]}}],"ports":[{"port":"a b;{"}]}]}`))
-	f.Add([]byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"010.0.0.1/7"}},{"ipBlock":{"cidr":"::ffff:1.2.3.4/100"}}]}]}`))
+	f.Add("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "app", "web", "http", "TCP", int32(80), int32(90), int32(85))
+	f.Add("::/0", "::/1", "8000::/1", "a/b", "x,y", "a b;{", "SCTP", int32(1), int32(65535), int32(0))
+	f.Add("0.0.0.0/0", "010.0.0.1/7", "0.0.0.0/0", "k\"", "v\n", "web", "UDP", int32(-1), int32(0), int32(70000))
+	f.Add("::ffff:1.2.3.4/100", "fe80::1%eth0/64", "1.2.3.4", "", "", "", "", int32(53), int32(53), int32(54))
 	_, err := exec.LookPath("nft")
 	real := err == nil && os.Getuid() == 0
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		var o networkingv1.NetworkPolicy
-		if json.Unmarshal(raw, &o.Spec) != nil {
-			t.Skip()
+	f.Fuzz(func(t *testing.T, block, except, otherBlock, key, value, name, protocol string, first, last, other int32) {
+		p := corev1.Protocol(protocol)
+		byName, byNumber, byOther := intstr.FromString(name), intstr.FromInt32(first), intstr.FromInt32(other)
+		selector := metav1.LabelSelector{MatchLabels: map[string]string{key: value}, MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: value, Operator: metav1.LabelSelectorOpNotIn, Values: []string{name, key}}}}
+		peers := []networkingv1.NetworkPolicyPeer{
+			{IPBlock: &networkingv1.IPBlock{CIDR: block, Except: []string{except, otherBlock}}}, {IPBlock: &networkingv1.IPBlock{CIDR: otherBlock}},
+			{IPBlock: &networkingv1.IPBlock{CIDR: block}}, {PodSelector: &selector}, {NamespaceSelector: &selector, PodSelector: &metav1.LabelSelector{}},
 		}
-		o.ObjectMeta = metav1.ObjectMeta{Namespace: "a", Name: "p"}
-		e := newEngine(nodeName, []family{ipv4, ipv6})
-		e.setNamespace("a", labels.Set{"team": "a"}, true)
-		e.setNamespace(componentNamespace, labels.Set{}, true)
-		e.setComponents(nodeName, componentsOf(componentsObject(nodeName, "10.42.0.1", true).Status))
-		p := withAddrs(podObject("a", "web", "app=web", nodeName), netip.MustParseAddr("10.42.0.10"), netip.MustParseAddr("fd42::10"))
-		e.setPod(objectKey{"a", "web"}, podOf(p, nodeName))
-		e.setPolicy(objectKey{"a", "p"}, policyOf(&o))
-		e.judge()
-		fake := knftables.NewFake(knftables.InetFamily, tableName)
-		program := &programmer{nft: fake, network: network{families: e.families, bridge: "cni0"}, fresh: true}
-		tx := fake.NewTransaction()
-		program.write(tx, e, nil, nil)
-		text := tx.String()
-		for line := range strings.Lines(text) {
-			if !allowedLine(line) {
-				t.Errorf("%q is in nft's input", line)
-			}
+		ports := []networkingv1.NetworkPolicyPort{
+			{Protocol: &p, Port: &byName}, {Protocol: &p, Port: &byNumber, EndPort: &last}, {Port: &byOther}, {Port: &byNumber}, {Port: &byOther, EndPort: &last},
 		}
-		if !real {
-			return
-		}
-		command := exec.CommandContext(context.Background(), "nft", "--check", "-f", "-")
-		command.Stdin = bytes.NewBufferString(text)
-		if out, err := command.CombinedOutput(); err != nil {
-			t.Errorf("nft does not take it: %v: %s\n%s", err, out, text)
-		}
+		fuzzOne(t, networkingv1.NetworkPolicySpec{
+			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+			Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: peers, Ports: ports}, {From: peers[:1]}, {Ports: ports[1:3]}},
+			Egress:      []networkingv1.NetworkPolicyEgressRule{{To: peers, Ports: ports}, {To: peers[3:]}, {Ports: ports[:1]}},
+		}, objectKey{key, name}, real)
 	})
+}
+
+// fuzzOne has an engine with one pod that the policy selects, whose names and labels are texts of
+// the same sort.
+func fuzzOne(t *testing.T, spec networkingv1.NetworkPolicySpec, key objectKey, real bool) {
+	e := newEngine(nodeName, []family{ipv4, ipv6})
+	e.setNamespace(key.namespace, labels.Set{key.namespace: key.name}, true)
+	e.setNamespace(componentNamespace, labels.Set{}, true)
+	e.setComponents(nodeName, componentsOf(componentsObject(nodeName, "10.42.0.1", true).Status))
+	o := withAddrs(podObject(key.namespace, key.name, "", nodeName), netip.MustParseAddr("10.42.0.10"), netip.MustParseAddr("fd42::10"))
+	o.Labels = map[string]string{key.namespace: key.name}
+	o.Spec.Containers[0].Ports[0].Name = key.name
+	e.setPod(key, podOf(o, nodeName))
+	e.setPolicy(key, policyOf(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: key.namespace, Name: key.name}, Spec: spec}))
+	e.judge()
+	fake := knftables.NewFake(knftables.InetFamily, tableName)
+	tx := fake.NewTransaction()
+	(&programmer{nft: fake, network: network{families: e.families, bridge: "cni0"}, fresh: true}).write(tx, e, nil, nil)
+	text := tx.String()
+	for line := range strings.Lines(text) {
+		if !allowedLine(line) {
+			t.Errorf("%q is in nft's input", line)
+		}
+	}
+	if !real {
+		return
+	}
+	command := exec.CommandContext(t.Context(), "nft", "--check", "-f", "-")
+	command.Stdin = strings.NewReader(text)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("nft does not take it: %v: %s\n%s", err, out, text)
+	}
 }
 
 // words are all that may be in nft's input, besides numbers, addresses and digests.

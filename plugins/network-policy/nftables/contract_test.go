@@ -3,7 +3,6 @@ package nftables
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -33,7 +32,7 @@ func TestContract(t *testing.T) {
 			{Name: "no text", Config: json.RawMessage(`{"addressRecords": 1}`), Path: "addressRecords"},
 		},
 		WhileReady: func(t *testing.T, _ sdk.Facts) {
-			if out, err := exec.Command("nft", "list", "map", "inet", tableName, "ingress4").CombinedOutput(); err != nil {
+			if out, err := nft("list", "map", "inet", tableName, "ingress4"); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
 		},
@@ -56,7 +55,7 @@ func TestCleanup(t *testing.T) {
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", false}) // a stop is no cleanup
 	n.cleanup()
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", true})
-	if out, err := exec.Command("nft", "list", "table", "inet", tableName).CombinedOutput(); err == nil {
+	if out, err := nft("list", "table", "inet", tableName); err == nil {
 		t.Errorf("the table is there still:\n%s", out)
 	}
 }

@@ -71,6 +71,9 @@ func newEngine(node string, families []family) *engine {
 
 // setPod takes in a new or changed pod; nil means that there is none (any more).
 func (e *engine) setPod(key objectKey, p *pod) {
+	if p != nil {
+		p.claims = slices.DeleteFunc(p.claims, func(addr netip.Addr) bool { return !e.has(addr) })
+	}
 	old := e.pods[key]
 	if old == nil && p == nil || old != nil && p != nil && old.same(p) {
 		return
@@ -102,10 +105,8 @@ func (e *engine) setPod(key objectKey, p *pod) {
 			}
 		}
 		for _, addr := range p.claims {
-			if e.has(addr) {
-				e.claimants[addr] = append(e.claimants[addr], p)
-				addrs = append(addrs, addr)
-			}
+			e.claimants[addr] = append(e.claimants[addr], p)
+			addrs = append(addrs, addr)
 		}
 	}
 	for _, addr := range addrs {

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,12 +43,15 @@ func TestNewPods(t *testing.T) {
 	t.Run("are isolated at once when a policy selects them", func(t *testing.T) {
 		n.api.put(withAddrs(podObject("b", "free", "app=web", nodeName), netip.MustParseAddr("10.42.0.31"), netip.MustParseAddr("fd42::31")))
 		n.api.put(policyObject("a", "from-client", "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}"))
-		n.api.put(podObject("a", "db", "app=db", nodeName))
-		n.plug(32)
+		db := podObject("a", "db", "app=db", nodeName)
+		n.api.put(db)
+		place := n.plug(32)
 		expect(t, probe{client.place, "", "tcp:10.42.0.32:80", true}, probe{canary.place, "", "tcp:10.42.0.32:80", false})
+		n.api.put(withAddrs(db, place.addrs...))
 	})
+	web := podObject("a", "web", "app=web", nodeName)
 	t.Run("are closed as long as they can be one or the other", func(t *testing.T) {
-		web, db := podObject("a", "web", "app=web", nodeName), podObject("a", "db2", "app=db", nodeName)
+		db := podObject("a", "db2", "app=db", nodeName)
 		n.api.put(web, db)
 		place := n.plug(33)
 		// Another pod is told of meanwhile, so that all of this has been looked at.
@@ -60,8 +62,11 @@ func TestNewPods(t *testing.T) {
 		expect(t, probe{client.place, "", "tcp:10.42.0.33:80", true}, probe{canary.place, "", "tcp:10.42.0.33:80", false})
 	})
 	t.Run("are closed when nobody knows anything of them", func(t *testing.T) {
+		n.api.remove(web)
+		n.newPod(35, "b", "last", "") // tells when that has arrived
+		expect(t, probe{client.place, "", "tcp:10.42.0.35:80", true})
 		addr := n.plug(36)
-		expect(t, probe{client.place, "", "tcp:10.42.0.11:80", true}, probe{client.place, "", "tcp:10.42.0.36:80", false},
+		expect(t, probe{client.place, "", "tcp:10.42.0.36:80", false},
 			probe{addr, "", "tcp:10.42.0.11:80", false})
 	})
 	t.Run("are open again when there is no policy", func(t *testing.T) {
@@ -142,7 +147,7 @@ func keepOpen(t *testing.T, from *place, to string) connection {
 	var conn net.Conn
 	from.do(func() {
 		var err error
-		conn, err = net.DialTimeout("tcp", to, time.Second)
+		conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp", to)
 		must(t, err)
 	})
 	t.Cleanup(func() { _ = conn.Close() })
@@ -185,7 +190,7 @@ func TestFlushedRuleset(t *testing.T) {
 	c := n.run()
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", false})
 	for _, command := range []string{"flush ruleset", "flush table inet " + tableName, "delete table inet " + tableName} {
-		out, err := exec.Command("nft", command).CombinedOutput()
+		out, err := nft(command)
 		if err != nil {
 			t.Fatalf("nft %s: %v: %s", command, err, out)
 		}
@@ -220,7 +225,7 @@ func TestWithoutRecords(t *testing.T) {
 func TestUnseenBridge(t *testing.T) {
 	n := newNode(t)
 	must(t, os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644))
-	c := n.run()
+	c := n.begin()
 	for deadline := time.After(10 * time.Second); ; {
 		select {
 		case r := <-c.reports:

@@ -80,12 +80,17 @@ func newNode(t testing.TB) *node {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := exec.Command("nft", "list", "ruleset").CombinedOutput()
+			out, _ := nft("list", "ruleset")
 			t.Logf("rules at the end:\n%s", out)
 		}
-		_ = exec.Command("nft", "flush", "ruleset").Run()
+		_, _ = nft("flush", "ruleset")
 	})
 	return n
+}
+
+// nft runs the tool on the node, in cleanups too.
+func nft(args ...string) ([]byte, error) {
+	return exec.CommandContext(context.Background(), "nft", args...).CombinedOutput()
 }
 
 // addElsewhere makes the rest of the world, with some addresses of each sort.
@@ -156,7 +161,7 @@ func executable(t testing.TB) string {
 	t.Helper()
 	self, err := os.Open("/proc/self/exe")
 	must(t, err)
-	defer self.Close()
+	defer func() { _ = self.Close() }()
 	path := filepath.Join(publicDir(t), "component")
 	target, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
 	must(t, err)
@@ -200,15 +205,15 @@ func (n *node) start() *componentProcess {
 	client.Configure(config)
 	c.process = goplugin.NewClient(config)
 	t.Cleanup(func() {
-		hold.Close()
+		_ = hold.Close()
 		c.process.Kill()
-		os.RemoveAll(sockets)
+		_ = os.RemoveAll(sockets)
 		if t.Failed() {
 			t.Logf("log of the component:\n%s", c.log)
 		}
 	})
 	c.Client, err = client.Connect(c.process, sockets)
-	lifeline.Close()
+	_ = lifeline.Close()
 	if err != nil {
 		t.Fatalf("start the component: %v\n%s", err, c.log)
 	}
@@ -216,8 +221,8 @@ func (n *node) start() *componentProcess {
 	return c
 }
 
-// run starts the component and waits until it is ready.
-func (n *node) run() *componentProcess {
+// begin starts the component.
+func (n *node) begin() *componentProcess {
 	n.t.Helper()
 	c := n.start()
 	kubeconfig := filepath.Join(n.dir, "kubeconfig")
@@ -233,6 +238,13 @@ func (n *node) run() *componentProcess {
 			}
 		})
 	}()
+	return c
+}
+
+// run starts the component and waits until it is ready.
+func (n *node) run() *componentProcess {
+	n.t.Helper()
+	c := n.begin()
 	deadline := time.After(20 * time.Second)
 	for {
 		select {

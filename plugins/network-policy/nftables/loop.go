@@ -3,7 +3,6 @@ package nftables
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -95,11 +94,12 @@ func (l *loop) run(ctx context.Context) error {
 	}
 	defer stop()
 	// Before anything is known: what the last run left stays until all is.
-	if err := l.awaitObjects(ctx); err != nil {
-		return ignoreEnd(ctx, err)
-	}
+	l.awaitObjects(ctx)
 	recordsEnded := l.watchRecords(ctx)
 	l.retry = retries
+	if ctx.Err() != nil {
+		return nil
+	}
 	l.sync(ctx)
 	for {
 		select {
@@ -119,15 +119,8 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// awaitObjects starts the watches and waits for what there is.
-func (l *loop) awaitObjects(ctx context.Context) error {
+// awaitObjects starts the watches and waits for what there is, or for the end of ctx.
+func (l *loop) awaitObjects(ctx context.Context) {
 	var synced []cache.DoneChecker
 	start := func(run func(), done cache.DoneChecker) {
 		l.tasks.Go(run)
@@ -164,14 +157,13 @@ func (l *loop) awaitObjects(ctx context.Context) error {
 	l.tasks.Go(run)
 
 	if !cache.WaitFor(ctx, "", synced...) {
-		return ctx.Err()
+		return
 	}
 	short, cancel := context.WithTimeout(ctx, componentsWait)
 	defer cancel()
-	if !cache.WaitFor(short, "", componentsSynced) {
+	if !cache.WaitFor(short, "", componentsSynced) && ctx.Err() == nil {
 		l.log.Warn("nothing is known of the nodes' components yet: policies that name them let nobody there until it is")
 	}
-	return ctx.Err()
 }
 
 // watchRecords follows the records of pod addresses, if there are any: on the returned
@@ -250,9 +242,10 @@ func (l *loop) sync(ctx context.Context) {
 			l.log.Info("the network policies are in place again")
 		}
 		l.failing, l.retry = "", retries
-		l.report.Ready()
 		if reason := l.programmer.network.unseen(); reason != "" {
 			l.report.Degraded(reason)
+		} else {
+			l.report.Ready()
 		}
 		return
 	}
@@ -267,10 +260,13 @@ func (l *loop) sync(ctx context.Context) {
 // ask finds out, in the background, whose the addresses can be that were handed out to
 // nobody knows whom.
 func (l *loop) ask(ctx context.Context) {
-	if l.asking || !l.engine.closed() || time.Now().Before(l.askNext) {
+	if l.asking || time.Now().Before(l.askNext) {
 		return
 	}
 	l.askNext = time.Time{}
+	if !l.engine.closed() {
+		return
+	}
 	addrs := l.engine.unknown()
 	if len(addrs) == 0 {
 		return
@@ -292,4 +288,4 @@ func (l *loop) ask(ctx context.Context) {
 	})
 }
 
-var errRefused = fmt.Errorf("the API refuses the component's credentials; the next start reads them anew")
+var errRefused = errors.New("the API refuses the component's credentials; the next start reads them anew")

@@ -89,7 +89,7 @@ func (*plugin) Cleanup(ctx context.Context, _ *sdk.Host) error {
 	if err := ensurePath(); err != nil {
 		return err
 	}
-	if _, err := exec.LookPath("nft"); err != nil {
+	if !hasTool() {
 		return nil // Run could not have made anything
 	}
 	nft, err := openTable()
@@ -113,7 +113,7 @@ func openTable() (knftables.Interface, error) {
 	if err := ensurePath(); err != nil {
 		return nil, err
 	}
-	if _, err := exec.LookPath("nft"); err != nil {
+	if !hasTool() {
 		return nil, errors.New("network policies need the tool nft, which this host has not: install nftables, " +
 			"or choose `--disable network-policy` and do without their enforcement")
 	}
@@ -122,6 +122,11 @@ func openTable() (knftables.Interface, error) {
 		return nil, fmt.Errorf("use nftables: %w", err)
 	}
 	return nft, nil
+}
+
+func hasTool() bool {
+	_, err := exec.LookPath("nft")
+	return err == nil
 }
 
 // ensurePath gives a process without a PATH the usual one: nft is found by it.

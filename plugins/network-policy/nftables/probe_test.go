@@ -118,7 +118,7 @@ func (p *place) reaches(from, target string) (reached bool) {
 		if err != nil {
 			return
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		_ = conn.SetDeadline(time.Now().Add(probeTime))
 		_, err = conn.Write([]byte("ask"))
 		if err == nil {
@@ -135,7 +135,7 @@ func (p *place) reachesSCTP(target netip.AddrPort) bool {
 		p.t.Error(err)
 		return false
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	question := make([]byte, 12)
 	binary.BigEndian.PutUint16(question, 40000)
 	binary.BigEndian.PutUint16(question[2:], target.Port())

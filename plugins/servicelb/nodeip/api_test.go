@@ -61,7 +61,7 @@ func TestCluster(t *testing.T) {
 	t.Run("a restart changes nothing", func(t *testing.T) {
 		f.service(t, "web", 80)
 		before := f.has(t, "web", "10.0.0.1 10.0.0.2")
-		waiting := f.service(t, "second", 80)
+		waiting := f.service(t, "web2", 80)
 		f.pending(t, waiting, "Service default/web")
 		stop()
 		// What the nodes report is lost while they start again.

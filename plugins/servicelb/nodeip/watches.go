@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -159,7 +159,7 @@ func same(before, after any) bool {
 	if c, err := meta.Accessor(renamed); err == nil {
 		c.SetResourceVersion(a.GetResourceVersion())
 	}
-	return equality.Semantic.DeepEqual(before, renamed)
+	return reflect.DeepEqual(before, renamed)
 }
 
 // identity is what every kept object keeps.

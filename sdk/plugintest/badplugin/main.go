@@ -36,5 +36,10 @@ func main() {
 	if m.start != nil {
 		m.start()
 	}
-	sdk.Serve(&bad{kind: kind, name: name, mode: m})
+	plugin := &bad{kind: kind, name: name, mode: m}
+	if m.metrics != "" {
+		sdk.Serve(measured{plugin})
+		return
+	}
+	sdk.Serve(plugin)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -24,6 +25,8 @@ type way struct {
 	start func()
 	info  func(*sdk.Info)
 	run   func(ctx context.Context, host *sdk.Host) error
+	// metrics makes it a sdk.MetricsWriter that writes this.
+	metrics string
 }
 
 var modes = map[string]way{
@@ -90,6 +93,23 @@ var modes = map[string]way{
 		<-ctx.Done()
 		return nil
 	}},
+	// Says that it serves what is another's, and where another lives.
+	"false-endpoint": {
+		info: func(i *sdk.Info) { i.Services = []string{"kube-system/mine"} },
+		run: func(ctx context.Context, host *sdk.Host) error {
+			gateway := host.Facts().PodGateways[:1]
+			ports := []sdk.EndpointPort{{Name: "dns", Protocol: sdk.UDP, Port: 53}}
+			host.Serve(
+				sdk.Endpoint{Service: "kube-system/mine", Addresses: gateway, Ports: ports},
+				sdk.Endpoint{Service: "default/kubernetes", Addresses: gateway, Ports: ports},
+				sdk.Endpoint{Service: "kube-system/mine", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.99")}, Ports: ports},
+			)
+			host.Ready()
+			<-ctx.Done()
+			return nil
+		},
+	},
+	"false-metrics": {metrics: "go_goroutines 7\nthis is {no metric\n"},
 	// Tries what it did not ask for, and reports what it was let do.
 	"overdemand": {run: overdemand, info: func(i *sdk.Info) { i.Requires = []sdk.Requirement{sdk.RequiresAPI} }},
 }
@@ -126,6 +146,15 @@ func (b *bad) Run(ctx context.Context, host *sdk.Host) error {
 	host.Ready()
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// measured is a bad plugin with metrics.
+type measured struct{ *bad }
+
+// WriteMetrics writes what the mode says.
+func (m measured) WriteMetrics(_ context.Context, w io.Writer) error {
+	_, err := io.WriteString(w, m.mode.metrics)
+	return err
 }
 
 var calls atomic.Int32

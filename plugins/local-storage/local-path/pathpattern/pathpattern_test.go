@@ -1,4 +1,4 @@
-package localpath
+package pathpattern
 
 import (
 	"path/filepath"
@@ -7,20 +7,21 @@ import (
 )
 
 func TestPattern(t *testing.T) {
-	n := names{PVC: claimNames{Namespace: "team", Name: "data.db-0", UID: "u-1"}, PVName: "pvc-u-1", NodeName: "node-1"}
+	n := Names{PVC: Claim{Namespace: "team", Name: "data.db-0", UID: "u-1"}, PVName: "pvc-u-1", NodeName: "node-1"}
 	for text, want := range map[string]string{
-		defaultPattern:                              "pvc-u-1_team_data.db-0",
+		Default:                                     "pvc-u-1_team_data.db-0",
 		"{{ .PVC.Namespace }}/{{ .PVC.Name }}":      "team/data.db-0",
 		"k3m/{{.NodeName}}/{{.PVC.UID}}":            "k3m/node-1/u-1",
+		"{{.PVC.Name}}_{{.PVC.Namespace}}":          "data.db-0_team",
 		"a-{{.PVName}}.b":                           "a-pvc-u-1.b",
 		"{{- .PVC.Namespace }}/x/{{ .PVC.Name -}} ": "team/x/data.db-0",
 	} {
-		p, err := parsePattern(text)
+		p, err := Parse(text)
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		if got, err := p.render(n); err != nil || got != want {
+		if got, err := p.Render(n); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
 		}
 	}
@@ -28,6 +29,8 @@ func TestPattern(t *testing.T) {
 		"":                                     "want a path",
 		"data":                                 "the same directory",
 		"{{ .PVC.Name }}":                      "the same directory",
+		"{{ .PVC.Namespace }}-{{ .PVC.Name }}": "the same directory",
+		"{{ .PVC.Name }}{{ .PVC.Namespace }}":  "the same directory",
 		"{{ .PVC.Namespace }}/{{ .NodeName }}": "the same directory",
 		"../{{ .PVName }}":                     "begin with a dot",
 		"a/../../{{ .PVName }}":                "begin with a dot",
@@ -48,19 +51,19 @@ func TestPattern(t *testing.T) {
 		"{{ .PVName.Foo }}":                               "not one of the fields",
 		"{{ $x := .PVName }}{{ $x }}":                     "not one of the fields",
 	} {
-		if _, err := parsePattern(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want %q", text, err, want)
 		}
 	}
 }
 
 func TestPatternCutsLongNames(t *testing.T) {
-	p, err := parsePattern(defaultPattern)
+	p, err := Parse(Default)
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := func(end string) string {
-		path, err := p.render(names{PVC: claimNames{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("c", 252) + end, UID: "u"}, PVName: "pvc-u", NodeName: "n"})
+		path, err := p.Render(Names{PVC: Claim{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("c", 252) + end, UID: "u"}, PVName: "pvc-u", NodeName: "n"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,17 +76,17 @@ func TestPatternCutsLongNames(t *testing.T) {
 
 // FuzzPattern: no pattern and no names lead out of the base, or to a path that hides.
 func FuzzPattern(f *testing.F) {
-	f.Add(defaultPattern, "default", "data", "pvc-1", "node")
+	f.Add(Default, "default", "data", "pvc-1", "node")
 	f.Add("{{.PVC.Namespace}}/{{.PVC.Name}}", "..", "../x", "", "n")
 	f.Add("a/{{.PVName}}/../b", "n", "c", "p", "n")
 	f.Add("{{range 3}}x{{end}}{{.PVName}}", "n", "c", "p", "n")
 	f.Fuzz(func(t *testing.T, text, namespace, claim, pv, node string) {
-		p, err := parsePattern(text)
+		p, err := Parse(text)
 		if err != nil {
 			return
 		}
-		n := names{PVC: claimNames{Namespace: namespace, Name: claim, UID: "u"}, PVName: pv, NodeName: node}
-		path, err := p.render(n)
+		n := Names{PVC: Claim{Namespace: namespace, Name: claim, UID: "u"}, PVName: pv, NodeName: node}
+		path, err := p.Render(n)
 		if err != nil {
 			return
 		}
@@ -96,7 +99,7 @@ func FuzzPattern(f *testing.F) {
 			}
 		}
 		// Two volumes never lie in each other: all paths of a pattern are as deep.
-		other, err := p.render(names{PVC: claimNames{Namespace: "n", Name: "c", UID: "v"}, PVName: "q", NodeName: "m"})
+		other, err := p.Render(Names{PVC: Claim{Namespace: "n", Name: "c", UID: "v"}, PVName: "q", NodeName: "m"})
 		if err != nil || strings.Count(other, "/") != strings.Count(path, "/") {
 			t.Errorf("%q gives %q and %q, %v", text, path, other, err)
 		}
