@@ -38,8 +38,9 @@ func (s *suite) driver() string {
 	return "--storage.testdriver=" + filepath.Join(s.source, "local-path.yaml")
 }
 
-// run boots a cluster of one node, runs the tests in it and takes it down. The error is for what kept the tests
-// from being run; how they went is in the report.
+// run boots a cluster of one node, runs the tests in it and takes it down. It gives how the tests went, unless they
+// could not be run. The error is for all that is not the tests' own: a node that does not stop as it should counts,
+// too.
 func (s *suite) run(ctx context.Context, o options, skip []string) (tests []test, err error) {
 	junit := filepath.Join(s.out, "junit.xml")
 	if err := os.Remove(junit); err != nil && !errors.Is(err, os.ErrNotExist) {

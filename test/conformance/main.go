@@ -85,12 +85,12 @@ func conformance(ctx context.Context, o options) error {
 		skip = append(skip, o.skip)
 	}
 	tests, err := s.run(ctx, o, skip)
-	if err != nil {
+	if tests == nil {
 		return err
 	}
 	sum := sumUp(tests)
 	sum.print(os.Stdout, s.out)
-	return sum.verdict()
+	return errors.Join(sum.verdict(), err)
 }
 
 // defaultFocus joins the lines of a file, each a regular expression; blank lines and lines that begin with # are
