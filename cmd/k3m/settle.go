@@ -20,8 +20,8 @@ const (
 	settleAfter = 20 * time.Second
 	// steadyGCPercent is the garbage collector's goal (see GOGC) from then on. The core's
 	// heap is some 130 MB that hardly change, and an idle node makes little garbage: a
-	// smaller reserve saves some 65 MB and costs a collection each some minutes.
-	steadyGCPercent = 50
+	// smaller reserve saves some 100 MB and costs a collection each minute or two.
+	steadyGCPercent = 25
 )
 
 // settle gives back to the host, once, what the boot needed and the rest of the process's life
