@@ -29,10 +29,15 @@ type board struct {
 
 	mu       sync.Mutex
 	cluster  *clustercomponents.Cluster // nil before the API is ready
-	node     *clustercomponents.Node    // nil before the node has joined
+	node     nodeWriter                 // nil before the node has joined
 	status   nodestatus.NodeStatus      // what the node says, or will say
 	selected []sdk.Info
 	chosen   bool // setSelected was called
+}
+
+// nodeWriter writes what a node says of itself: a clustercomponents.Node.
+type nodeWriter interface {
+	Update(change func(*nodestatus.NodeStatus))
 }
 
 func newBoard() *board { return &board{ready: make(chan struct{})} }
@@ -72,6 +77,20 @@ func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
 	defer b.mu.Unlock()
 	change(&b.status)
 	b.tell()
+}
+
+// join hands on what the node says, to node from now on. Nobody else updates node: the board replaces
+// all of it.
+func (b *board) join(node nodeWriter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.node = node
+	b.tell()
+}
+
+// setPorts takes note of the node's ports that Services may not have.
+func (b *board) setPorts(held []nodestatus.PortHolder) {
+	b.updateNode(func(st *nodestatus.NodeStatus) { st.Ports = held })
 }
 
 // tell hands on what the node says. The lock is held.
@@ -141,10 +160,7 @@ func (s *server) keepNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.board.mu.Lock()
-	s.board.node = node
-	s.board.tell()
-	s.board.mu.Unlock()
+	s.board.join(node)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("look at the node's ports: %w", err)
@@ -153,10 +169,7 @@ func (s *server) keepNode(ctx context.Context) error {
 	halves.Go(func() error { return node.Run(ctx) })
 	halves.Go(func() error {
 		return ports.Watch(ctx, ports.Options{
-			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log,
-			Report: func(held []nodestatus.PortHolder) {
-				node.Update(func(st *nodestatus.NodeStatus) { st.Ports = held })
-			},
+			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log, Report: s.board.setPorts,
 		})
 	})
 	halves.Go(func() error {
