@@ -304,6 +304,30 @@ func TestServedEndpoints(t *testing.T) {
 	})
 }
 
+// What a node says last, when its components stop with it, gets into the API before the runs end.
+func TestLastWord(t *testing.T) {
+	c, stopCluster := keep(t, dns())
+	node := addNode(t, "last-1", "10.42.31.0/24")
+	node.live()
+	node.says(answers("Ready", "10.42.31.1"))
+	wantServed(t, "test-dns", "10.42.31.1@last-1->last-1")
+	for range 20 { // more than what is written at once
+		node.says(answers("Backoff"))
+		node.says(answers("Ready", "10.42.31.1"))
+	}
+	node.says(answers("Stopped"))
+	node.stop()
+	c.Withdraw("last-1")
+	stopCluster()
+	object, err := objects.Resource(resource("nodecomponents")).Get(t.Context(), "last-1", metav1.GetOptions{})
+	if err != nil || !strings.Contains(fmt.Sprint(object.Object["status"]), "state:Stopped") {
+		t.Errorf("the node says %v, %v", object, err)
+	}
+	if got, err := served(t.Context(), "test-dns"); err != nil || len(got) > 0 {
+		t.Errorf("endpoints %v, %v", got, err)
+	}
+}
+
 func TestNodesWriteTheirOwn(t *testing.T) {
 	keep(t)
 	one := addNode(t, "own-1", "10.42.11.0/24")
@@ -443,6 +467,21 @@ func TestObjects(t *testing.T) {
 		after, err := client.CoreV1().Services("kube-system").Get(t.Context(), "test-dns", metav1.GetOptions{})
 		if err != nil || after.UID != s.UID || after.Labels["k3m.io/component"] != "dns.other" {
 			t.Errorf("the Service: %v, %v", after.ObjectMeta, err)
+		}
+	})
+	t.Run("an object that moves to a later component", func(t *testing.T) {
+		before, err := client.CoreV1().Services("kube-system").Get(t.Context(), "test-dns", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		without, heir := dns(), dns()
+		without.Name, without.Objects, heir.Name = "other", nil, "heir"
+		c.SetSelected([]sdk.Info{without, heir})
+		wantComponent(t, "dns.heir", wantObjects(2))
+		wantComponent(t, "dns.other", wantObjects(0)) // off its record when it is the other's
+		after, err := client.CoreV1().Services("kube-system").Get(t.Context(), "test-dns", metav1.GetOptions{})
+		if err != nil || after.UID != before.UID || after.Labels["k3m.io/component"] != "dns.heir" {
+			t.Errorf("the Service: %v, %v", after, err)
 		}
 	})
 	t.Run("a server that was down meanwhile", func(t *testing.T) {

@@ -63,11 +63,22 @@ func (k *keeper) sync(ctx context.Context) error {
 		return nil
 	}
 	k.see()
-	var applyErr error
-	owners := map[nodestatus.ObjectReference]string{}
-	for _, id := range s.order {
-		if err := k.applyObjects(ctx, s, id, owners); err != nil {
-			applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
+	owners, wanted, applyErr := k.share(s)
+	failed := map[string]bool{}
+	for _, work := range []func(id string) error{
+		func(id string) error { return k.applyObjects(ctx, s, id, wanted[id]) },
+		// What has moved to another component is off the record of the one before when it is
+		// the other's.
+		func(id string) error { return k.dropObjects(ctx, s, id, wanted[id], owners, failed) },
+	} {
+		for _, id := range s.order {
+			if _, ok := wanted[id]; !ok {
+				continue
+			}
+			if err := work(id); err != nil {
+				failed[id] = true
+				applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
+			}
 		}
 	}
 	k.tell(applyErr)
@@ -113,28 +124,35 @@ func (k *keeper) see() {
 	clear(k.removed)
 }
 
-// applyObjects applies what a component owns, after it was put on record. Of two that own the
-// same object, as in a swap, the first has it; owners holds whose is what.
-func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owners map[nodestatus.ObjectReference]string) error {
-	wanted, err := k.objects.expand(s.selected[id])
-	if err != nil {
-		return err
-	}
-	wanted = slices.DeleteFunc(wanted, func(o *unstructured.Unstructured) bool {
-		ref := referenceTo(o)
-		if _, taken := owners[ref]; taken {
-			return true
+// share says whose is what, and what is to be applied for each component; those whose objects can't
+// be read are left out, and are in the error. Of two that own the same object, as in a swap, the first
+// has it.
+func (k *keeper) share(s *snapshot) (owners map[nodestatus.ObjectReference]string, wanted map[string][]*unstructured.Unstructured, err error) {
+	owners, wanted = map[nodestatus.ObjectReference]string{}, map[string][]*unstructured.Unstructured{}
+	for _, id := range s.order {
+		all, readErr := k.objects.expand(s.selected[id])
+		if readErr != nil {
+			err = errors.Join(err, fmt.Errorf("component %s: %w", id, readErr))
+			continue
 		}
-		owners[ref] = id
-		return false
-	})
+		wanted[id] = slices.DeleteFunc(all, func(o *unstructured.Unstructured) bool {
+			ref := referenceTo(o)
+			if _, taken := owners[ref]; taken {
+				return true
+			}
+			owners[ref] = id
+			return false
+		})
+	}
+	return owners, wanted, err
+}
+
+// applyObjects applies what a component owns, after it was put on record.
+func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, wanted []*unstructured.Unstructured) error {
 	recorded := k.written[id].Status.Objects
 	all := slices.Clone(recorded)
-	var refs []nodestatus.ObjectReference
 	for _, o := range wanted {
-		ref := referenceTo(o)
-		refs = append(refs, ref)
-		if !slices.Contains(all, ref) {
+		if ref := referenceTo(o); !slices.Contains(all, ref) {
 			all = append(all, ref)
 		}
 	}
@@ -145,16 +163,30 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owner
 	}
 	var errs []error
 	for _, o := range wanted {
-		if err := k.objects.apply(ctx, o); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	left, err := k.objects.remove(ctx, id, unowned(all, owners))
-	errs = append(errs, err)
-	if len(refs)+len(left) != len(k.written[id].Status.Objects) {
-		errs = append(errs, k.write(ctx, s, id, append(refs, left...)))
+		errs = append(errs, k.objects.apply(ctx, o))
 	}
 	return errors.Join(errs...)
+}
+
+// dropObjects removes what a component owned and nobody owns any more, and takes it and what another
+// owns now off the record; failed are components that may not have applied what is theirs.
+func (k *keeper) dropObjects(ctx context.Context, s *snapshot, id string, wanted []*unstructured.Unstructured,
+	owners map[nodestatus.ObjectReference]string, failed map[string]bool) error {
+	recorded := k.written[id].Status.Objects
+	left, err := k.objects.remove(ctx, id, unowned(recorded, owners))
+	var keep []nodestatus.ObjectReference
+	for _, o := range wanted {
+		keep = append(keep, referenceTo(o))
+	}
+	for _, ref := range recorded {
+		if owner := owners[ref]; slices.Contains(left, ref) || owner != "" && owner != id && failed[owner] {
+			keep = append(keep, ref)
+		}
+	}
+	if len(keep) != len(recorded) {
+		err = errors.Join(err, k.write(ctx, s, id, keep))
+	}
+	return err
 }
 
 // remove removes what a component that is not selected any more owned, and then its object.
