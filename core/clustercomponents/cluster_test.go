@@ -492,6 +492,44 @@ func TestObjects(t *testing.T) {
 	})
 }
 
+// An APIService whose Service the component serves is there once somebody serves it, and stays.
+func TestAPIServices(t *testing.T) {
+	opened := func(name, service string) json.RawMessage {
+		return fmt.Appendf(nil, `{"apiVersion":"apiregistration.k8s.io/v1","kind":"APIService","metadata":{"name":"v1.%[1]s"},"spec":{
+			"group":"%[1]s","version":"v1","groupPriorityMinimum":100,"versionPriority":100,"insecureSkipTLSVerify":true,
+			"service":{"namespace":"kube-system","name":"%[2]s"}}}`, name, service)
+	}
+	info := dns()
+	info.Objects = append(info.Objects, opened("own.example.org", "test-dns"), opened("pods.example.org", "of-pods"))
+	c, _ := keep(t, info)
+	apis := objects.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	get := func(ctx context.Context, name string) error {
+		_, err := apis.Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+	node := addNode(t, "api-1", "10.42.41.0/24")
+	node.live()
+	node.says(answers("Starting"))
+	wantComponent(t, "dns.test", wantState("Starting", "0/1"))
+	eventually(t, "the APIService of pods", func(ctx context.Context) error { return get(ctx, "v1.pods.example.org") })
+	if err := get(t.Context(), "v1.own.example.org"); !apierrors.IsNotFound(err) {
+		t.Errorf("an APIService that nobody serves: %v", err)
+	}
+	node.says(answers("Ready", "10.42.41.1"))
+	eventually(t, "the APIService", func(ctx context.Context) error { return get(ctx, "v1.own.example.org") })
+	node.says(answers("Backoff"))
+	wantServed(t, "test-dns")
+	wantComponent(t, "dns.test", wantState("Backoff", "0/1"))
+	if err := apis.Delete(t.Context(), "v1.own.example.org", metav1.DeleteOptions{}); err != nil {
+		t.Errorf("it is there no more: %v", err)
+	}
+	eventually(t, "the APIService again", func(ctx context.Context) error { return get(ctx, "v1.own.example.org") })
+	c.SetSelected(nil)
+	for _, name := range []string{"v1.own.example.org", "v1.pods.example.org"} {
+		gone(t, name, func(ctx context.Context) error { return get(ctx, name) })
+	}
+}
+
 func TestEvents(t *testing.T) {
 	keep(t, dns())
 	node := addNode(t, "event-1", "10.42.21.0/24")

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
@@ -38,9 +39,10 @@ type keeper struct {
 	recorder record.EventRecorder
 
 	seeded  bool
-	written map[string]nodestatus.Component // as the API has them, by ID
-	uids    map[string]types.UID            // of the Component objects
-	history map[string]map[string]*past     // by ID and node
+	written map[string]nodestatus.Component     // as the API has them, by ID
+	uids    map[string]types.UID                // of the Component objects
+	history map[string]map[string]*past         // by ID and node
+	opened  map[nodestatus.ObjectReference]bool // APIServices that were applied
 }
 
 // keepComponents keeps Components and their objects until ctx ends.
@@ -52,6 +54,7 @@ func (c *Cluster) keepComponents(ctx context.Context, w *watches) error {
 		Cluster: c, watches: w, objects: newObjectClient(ctx, c),
 		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager}),
 		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, history: map[string]map[string]*past{},
+		opened: map[nodestatus.ObjectReference]bool{},
 	}
 	defer k.objects.end()
 	return c.loop(ctx, c.summaryWork, summaryInterval, summaryBurst, "the state of components can't be shown", k.sync)
@@ -163,9 +166,26 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, wante
 	}
 	var errs []error
 	for _, o := range wanted {
+		if k.early(s.selected[id], o) {
+			continue
+		}
 		errs = append(errs, k.objects.apply(ctx, o))
 	}
 	return errors.Join(errs...)
+}
+
+// early tells an APIService whose Service the component serves, and nobody has served yet: the API
+// server would ask it in vain, and tell its clients that a part of its groups is unknown. Once it is
+// applied, it stays.
+func (k *keeper) early(info sdk.Info, o *unstructured.Unstructured) bool {
+	ref := referenceTo(o)
+	if o.GroupVersionKind().Group != "apiregistration.k8s.io" || ref.Kind != "APIService" || k.opened[ref] {
+		return false
+	}
+	namespace, _, _ := unstructured.NestedString(o.Object, "spec", "service", "namespace") // "" when it has none
+	name, _, _ := unstructured.NestedString(o.Object, "spec", "service", "name")
+	k.opened[ref] = !slices.Contains(info.Services, namespace+"/"+name) || k.watches.served(namespace, name)
+	return !k.opened[ref]
 }
 
 // dropObjects removes what a component owned and nobody owns any more, and takes it and what another
@@ -201,6 +221,9 @@ func (k *keeper) remove(ctx context.Context, id string, owners map[nodestatus.Ob
 	err = k.dynamic.Resource(componentResource).Delete(ctx, id, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("component %s: %w", id, err)
+	}
+	for _, ref := range c.Status.Objects {
+		delete(k.opened, ref)
 	}
 	delete(k.written, id)
 	delete(k.uids, id)
