@@ -67,7 +67,8 @@ type Info struct {
 	// Objects are Kubernetes objects, as JSON, that a server keeps applied as long as the
 	// component is selected, and removes when it is not: Services without a selector,
 	// classes, an APIService. In their strings $(CLUSTER_DNS), $(CLUSTER_DOMAIN) and
-	// $(SERVER_CA) (PEM in base64) stand for the cluster's. Objects of RBAC and of
+	// $(SERVER_CA) (PEM in base64) stand for the cluster's. An APIService of one of
+	// Services waits until that is served for the first time. Objects of RBAC and of
 	// admission are refused: Rules are the way to rights.
 	Objects []json.RawMessage `json:"objects,omitempty"`
 
