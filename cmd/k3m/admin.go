@@ -72,6 +72,15 @@ func refuseAdmin(w http.ResponseWriter, status int, err error) {
 	http.Error(w, err.Error(), status)
 }
 
+// refusalStatus is 400 for a mistake in what was asked for, which the command then exits with 2
+// for as if it had found it out itself.
+func refusalStatus(err error) int {
+	if isMistake(err) {
+		return http.StatusBadRequest
+	}
+	return http.StatusUnprocessableEntity
+}
+
 // askAdmin gets path from the server of a node.
 func askAdmin(ctx context.Context, runDir, path string, into any) error {
 	return callAdmin(ctx, runDir, http.MethodGet, path, into)

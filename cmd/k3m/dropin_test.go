@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
 )
 
@@ -97,6 +98,26 @@ func TestRestorePutsTheOldFileBack(t *testing.T) {
 		if string(after) != before {
 			t.Errorf("the file holds %q, want %q", after, before)
 		}
+	}
+}
+
+// A mistake has one exit code, whoever finds it out.
+func TestMistakeThatTheServerFinds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want int
+	}{
+		"a configuration":               {&config.Error{Source: "file:1:1", Message: "no"}, 2},
+		"that the component refuses":    {&components.ConfigError{ID: "dns.a", Message: "no"}, 2},
+		"what needs a stop of the node": {&components.NodeRestartError{ID: "cni.a", Why: "so it is"}, 1},
+		"anything else":                 {errors.New("no"), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runDir := adminStub(t, func(w http.ResponseWriter, _ *http.Request) { refuseAdmin(w, refusalStatus(tc.err), tc.err) })
+			if got := exitCode(sendAdmin(t.Context(), runDir, http.MethodPost, reloadPath, reloadRequest{}, nil)); got != tc.want {
+				t.Errorf("exit code %d, want %d", got, tc.want)
+			}
+		})
 	}
 }
 
