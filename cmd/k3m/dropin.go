@@ -144,8 +144,8 @@ func (d *dropIn) write(text []byte) error {
 func (d *dropIn) restore() error { return d.write(d.before) }
 
 // unmade deals with a change that is written, and that the server was told to make: the file of
-// before comes back if the server said no. If it did not say, it may have made the change, and
-// the file stays.
+// before comes back if the server said no, or had gone before it heard of it. If it did not say,
+// it may have made the change, and the file stays.
 func (d *dropIn) unmade(err error) error {
 	var refused refusedError
 	var none noServerError
