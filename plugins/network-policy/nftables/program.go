@@ -110,8 +110,11 @@ func (n network) baseRules(chain string, closed bool) []string {
 		return rules
 	}
 	rules = append(rules,
-		// Neighbour discovery and multicast listeners: no address is found without.
-		"icmpv6 type { 130-137, 143 } accept",
+		// Neighbour discovery and multicast listeners: no address is found without. The hop limits
+		// are those that they have to have, so no router passes on what has them: one of 1 may
+		// have been 2 before this node, but not on the way to a link's multicast address.
+		"icmpv6 type { 133-137 } ip6 hoplimit 255 accept",
+		"icmpv6 type { 130-132, 143 } ip6 hoplimit 1 ip6 daddr ff00::/8 accept",
 	)
 	if chain == chainLocal {
 		rules = append(rules, `iifname "lo" accept`)
