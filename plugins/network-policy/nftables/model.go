@@ -87,8 +87,13 @@ func finished(o *corev1.Pod) bool {
 	if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 		return true
 	}
-	return o.DeletionTimestamp != nil && len(o.Status.ContainerStatuses) == len(o.Spec.Containers) &&
-		!slices.ContainsFunc(o.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Terminated == nil })
+	if o.DeletionTimestamp == nil || len(o.Status.ContainerStatuses) != len(o.Spec.Containers) {
+		return false
+	}
+	// A sidecar, which is an init container, goes on after the containers.
+	others := slices.Concat(o.Status.InitContainerStatuses, o.Status.EphemeralContainerStatuses)
+	return !slices.ContainsFunc(o.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Terminated == nil }) &&
+		!slices.ContainsFunc(others, func(s corev1.ContainerStatus) bool { return s.State.Running != nil })
 }
 
 func protocolOf(p corev1.Protocol) string {
