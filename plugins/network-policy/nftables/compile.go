@@ -151,17 +151,9 @@ func (u *unit) selected(f family, s selector, numeric []string, named []portName
 	for _, n := range named {
 		u.named(f, pods, s, n)
 	}
-	if !u.components(&s) {
-		return
-	}
-	if u.d == ingress {
-		source := u.peer(f) + " " + u.set(setSpec{kind: componentSources, family: f, selector: s})
-		for _, n := range numeric {
-			u.accept(source, n)
-		}
-		for _, n := range named {
-			u.named(f, source, s, n)
-		}
+	// As a source a component can't be told from its node, nor that from whoever comes in by a
+	// NodePort there: it has its node's address.
+	if u.d == ingress || !u.components(&s) {
 		return
 	}
 	// Components share their node's addresses: the port tells them apart.

@@ -173,10 +173,8 @@ func policyOf(o *networkingv1.NetworkPolicy) *policy {
 
 // component is a component of a node, as a pod of kube-system.
 type component struct {
-	id     string
-	labels labels.Set
-	// sources are the addresses that its node's own packets may have.
-	sources   []netip.Addr
+	id        string
+	labels    labels.Set
 	endpoints []endpoint
 }
 
@@ -188,28 +186,12 @@ type endpoint struct {
 
 // componentsOf reads the components that policies can name: those with labels.
 func componentsOf(status nodestatus.NodeStatus) []component {
-	var sources []netip.Addr
-	for _, text := range status.PodGateways {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			// A tunnel's own address is the one before the gateway's: what goes over it to
-			// another node's pods comes from there.
-			sources = append(sources, addr.Unmap())
-			if tunnel := addr.Unmap().Prev(); tunnel.IsValid() {
-				sources = append(sources, tunnel)
-			}
-		}
-	}
-	for _, text := range status.NodeIPs {
-		if addr, err := netip.ParseAddr(text); err == nil { // without a tunnel
-			sources = append(sources, addr.Unmap())
-		}
-	}
 	var all []component
 	for _, state := range status.Components {
 		if len(state.Labels) == 0 {
 			continue
 		}
-		c := component{id: state.ID, labels: state.Labels, sources: sources}
+		c := component{id: state.ID, labels: state.Labels}
 		for _, e := range state.Endpoints {
 			for _, text := range e.Addresses {
 				addr, err := netip.ParseAddr(text)
