@@ -28,6 +28,8 @@ const (
 	egress
 )
 
+func (d direction) String() string { return [...]string{"ingress", "egress"}[d] }
+
 var directions = [...]direction{ingress, egress}
 
 // pod is what counts of a Pod.
