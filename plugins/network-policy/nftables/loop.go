@@ -93,6 +93,10 @@ func (l *loop) run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	l.engine.refused = func(policy objectKey, d direction) {
+		l.log.Error("a network policy is too large and allows nobody; split it, or let fewer peers and ports multiply in one rule",
+			"namespace", policy.namespace, "name", policy.name, "direction", d.String())
+	}
 	// Before anything is known: what the last run left stays until all is.
 	l.awaitObjects(ctx)
 	recordsEnded := l.watchRecords(ctx)

@@ -16,7 +16,7 @@ import (
 // (NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h).
 const nfnlGroupNFTables = 7
 
-// watchTable tells, on a channel that holds one token, when the table was deleted or a chain
+// watchTable tells, on a channel that holds one token, when a table was deleted or a chain
 // of it, or when it can't be sure: what `nft flush ruleset` and the like do. The component's own
 // deletions are told of too. failed holds the error that ended the watch on its own. stop ends
 // it and waits.
@@ -58,8 +58,8 @@ func followTable(receive func() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink
 	return token, failure, ended
 }
 
-// deletesTable says whether a message of nfnetlink tells that the component's table, or a
-// rule of its base chains, was deleted. The attribute 1 is the table's name, and of rules
+// deletesTable says whether a message of nfnetlink tells that one of the component's tables, or a
+// rule of their base chains, was deleted. The attribute 1 is the table's name, and of rules
 // the attribute 2 the chain's.
 func deletesTable(kind uint16, data []byte) bool {
 	message := kind & 0xff
@@ -87,7 +87,7 @@ func deletesTable(kind uint16, data []byte) bool {
 				return true
 			}
 		case unix.NFTA_RULE_CHAIN:
-			return ours && (text == chainIn || text == chainOut || text == chainLocal)
+			return ours && (text == chainIn || text == chainOut || text == chainLocal || text == chainFrames)
 		}
 		data = data[min(len(data), (length+3)&^3):]
 	}
@@ -102,5 +102,9 @@ func (p *programmer) intact(ctx context.Context) bool {
 			return false
 		}
 	}
-	return true
+	if p.frames == nil || !p.guarded {
+		return true
+	}
+	rules, err := p.frames.ListRules(ctx, chainFrames)
+	return err == nil && len(rules) == 1
 }
