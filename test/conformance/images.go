@@ -46,7 +46,7 @@ func (s *suite) buildImages(ctx context.Context) error {
 	words := []string{reference(upstream.Agnhost), reference(upstream.AgnhostPrev), reference(upstream.GlibcDnsTesting), reference(upstream.Nginx),
 		reference(upstream.NginxNew), reference(upstream.DistrolessIptables), reference(upstream.RegressionIssue74839), reference(upstream.Pause)}
 	inputs := []string{s.rootTar() + ".key", s.bin("agnhost"), s.bin("coredns"), s.bin("regression-issue-74839"), s.bin("pause"),
-		"/bin/busybox", filepath.Join(s.source, "images.go")}
+		filepath.Join(s.source, "images.go")}
 	err = s.cached(archive, words, inputs, func() error { return s.writeSuite(ctx, archive) })
 	if err != nil {
 		return fmt.Errorf("make the images of the suite: %w", err)
@@ -67,8 +67,6 @@ func (s *suite) writeSuite(ctx context.Context, archive string) error {
 	agnhost, err := s.image(v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}}, []v1.Layer{root}, []entry{
 		{name: "agnhost", file: s.bin("agnhost"), mode: 0o755}, {name: "agnhost-2", link: "agnhost"}, {name: "uploads/", mode: 0o755},
 		{name: "coredns", file: s.bin("coredns"), mode: 0o755},
-		// Upstream's image is an Alpine, whose wget is busybox's.
-		{name: "usr/local/bin/busybox", file: "/bin/busybox", mode: 0o755}, {name: "usr/local/bin/wget", link: "busybox"},
 		{name: "localhost.crt", file: filepath.Join(porter, "localhost.crt"), mode: 0o644},
 		{name: "localhost.key", file: filepath.Join(porter, "localhost.key"), mode: 0o644},
 	})
