@@ -20,9 +20,12 @@ func (s *Supervisor) Metrics(id string) func(context.Context) ([]byte, error) {
 	return nil
 }
 
-// works notes whose Run goes on; nil: nobody's.
+// works notes whose Run goes on; nil: nobody's, and so nobody serves.
 func (c *component) works(p *process) {
 	c.sup.mu.Lock()
 	defer c.sup.mu.Unlock()
 	c.process = p
+	if p == nil {
+		c.served = nil
+	}
 }

@@ -26,9 +26,20 @@ func (c *component) serve(endpoints []sdk.Endpoint) {
 	c.sup.mu.Lock()
 	defer c.sup.mu.Unlock()
 	c.served = served
-	if c.status.State.serving() {
-		c.set(c.status.State, c.status.Reason, func(*ComponentStatus) {})
+	c.set(c.status.State, c.status.Reason, func(*ComponentStatus) {})
+}
+
+// Served are the endpoints of all processes that live, from when they say them until their end:
+// of components that are not ready yet, too, and of such that are about to stop. A change of them is
+// an event of Watch. What it returns is shared: nobody changes it.
+func (s *Supervisor) Served() []nodestatus.Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []nodestatus.Endpoint
+	for _, c := range slices.Concat(s.components, s.leaving) {
+		out = append(out, c.served...)
 	}
+	return out
 }
 
 // mayServe says why a component may not have an endpoint, or nil.
@@ -44,16 +55,12 @@ func (c *component) mayServe(e sdk.Endpoint, own []netip.Addr) error {
 	return nil
 }
 
-// serveAs shows where the component serves as long as the state says that it does, and forgets
-// it when its process has ended or is about to. The lock is held.
+// serveAs shows where the component serves as long as the state says that it does. The lock is
+// held.
 func (c *component) serveAs(state State) {
-	switch {
-	case state.serving():
+	c.status.Endpoints = nil
+	if state.serving() {
 		c.status.Endpoints = c.served
-	case state == Starting: // it may have said where it will serve
-		c.status.Endpoints = nil
-	default:
-		c.status.Endpoints, c.served = nil, nil
 	}
 }
 

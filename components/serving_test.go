@@ -50,6 +50,23 @@ func TestServedEndpoints(t *testing.T) {
 	}
 }
 
+// What a process serves is known, for the guard of its port, before the component is ready, and as
+// long as the process lives.
+func TestServedBeforeReady(t *testing.T) {
+	n := newNode(t)
+	n.plugin("early-endpoint", "dns.early")
+	s := n.run(withoutNetwork)
+	serves := until(t, s, "dns.early", "serves", func(ComponentStatus) bool { return len(s.Served()) == 1 })
+	if serves.State != Starting || len(serves.Endpoints) > 0 {
+		t.Errorf("it serves in state %s, and is said to at %+v", serves.State, serves.Endpoints)
+	}
+	if err := unix.Kill(serves.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, s, "dns.early", "serves no more", func(st ComponentStatus) bool { return st.State != Starting && len(s.Served()) == 0 })
+	until(t, s, "dns.early", "serves again", func(st ComponentStatus) bool { return st.PID != serves.PID && len(s.Served()) == 1 })
+}
+
 func TestMetricsOfAProcess(t *testing.T) {
 	n := newNode(t)
 	n.plugin("false-metrics", "addon.measured")

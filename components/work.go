@@ -20,9 +20,9 @@ func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, e
 	var readySince time.Time
 	var runErr error
 	reports := newReports(c.report)
-	defer reports.end()
 	c.works(p)
 	defer c.works(nil)
+	defer reports.end()
 	ended := make(chan struct{}) // closed when runErr is set
 	runCtx, cancel := context.WithCancel(context.Background())
 	defer cancel()

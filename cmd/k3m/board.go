@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -217,27 +218,38 @@ func (s *server) guardPorts(ctx context.Context) error {
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return guard.Run(ctx) })
 	halves.Go(func() error {
+		known := false
 		for range s.components.Watch(ctx) {
-			guard.Set(servedPorts(s.components.Status()))
+			ports := servedPorts(s.components.Served())
+			// The rules of an earlier core are good until it is known what this one serves.
+			if known = known || len(ports) > 0 || !s.someStart(); known {
+				guard.Set(ports)
+			}
 		}
 		return nil
 	})
 	return halves.Wait()
 }
 
-// servedPorts are the ports at which components serve.
-func servedPorts(states []components.ComponentStatus) []portguard.Port {
+// someStart tells whether a component that has Services has not come up yet.
+func (s *server) someStart() bool {
+	return slices.ContainsFunc(s.components.Status(), func(st components.ComponentStatus) bool {
+		info, _ := s.live.find(st.ID)
+		return len(info.Services) > 0 && slices.Contains([]components.State{components.Launching, components.Waiting, components.Starting}, st.State)
+	})
+}
+
+// servedPorts are the ports of endpoints.
+func servedPorts(endpoints []nodestatus.Endpoint) []portguard.Port {
 	var out []portguard.Port
-	for _, st := range states {
-		for _, e := range st.Endpoints {
-			for _, text := range e.Addresses {
-				address, err := netip.ParseAddr(text)
-				if err != nil {
-					continue // the supervisor made the text of an address
-				}
-				for _, p := range e.Ports {
-					out = append(out, portguard.Port{Address: address, Protocol: p.Protocol, Port: p.Port})
-				}
+	for _, e := range endpoints {
+		for _, text := range e.Addresses {
+			address, err := netip.ParseAddr(text)
+			if err != nil {
+				continue // the supervisor made the text of an address
+			}
+			for _, p := range e.Ports {
+				out = append(out, portguard.Port{Address: address, Protocol: p.Protocol, Port: p.Port})
 			}
 		}
 	}

@@ -358,3 +358,24 @@ func TestGuardFollows(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The rules of an earlier core stay until it is known what is to be guarded, be it nothing.
+func TestGuardKeepsEarlierRules(t *testing.T) {
+	writes := make(chan []Port, 1)
+	g := New(Options{Logger: slog.New(slog.DiscardHandler)})
+	g.write = func(_ context.Context, ports []Port) error { writes <- ports; return nil }
+	if len(g.wake) > 0 {
+		t.Error("Run would write although nobody has said what")
+	}
+	g.Set(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	if got := <-writes; len(got) > 0 {
+		t.Errorf("wrote %v", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

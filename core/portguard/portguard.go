@@ -10,7 +10,8 @@
 //	New ── Run (once; blocks)
 //	       Set at any time, by any goroutine
 //
-// What Run leaves when ctx ends stays: a port is closed for as long as its component may live.
+// What Run leaves when ctx ends stays: a port is closed for as long as its component may live. So
+// do the rules that an earlier core left, until Set is called.
 package portguard
 
 import (
@@ -72,6 +73,7 @@ type Guard struct {
 
 	mu    sync.Mutex
 	ports []Port
+	said  bool // Set was called
 }
 
 // New touches nothing.
@@ -81,7 +83,6 @@ func New(o Options) *Guard {
 	if o.NFTables {
 		g.write = g.writeNFTables
 	}
-	g.wake <- struct{}{} // an earlier core may have left rules for ports that nobody serves now
 	return g
 }
 
@@ -95,17 +96,17 @@ func (g *Guard) Set(ports []Port) {
 	ports = slices.Compact(ports)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if slices.Equal(ports, g.ports) {
+	if g.said && slices.Equal(ports, g.ports) {
 		return
 	}
-	g.ports = ports
+	g.ports, g.said = ports, true
 	select {
 	case g.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Run writes the rules, whenever the ports change, until ctx ends; it returns nil then.
+// Run writes the rules, from the first Set on whenever the ports change, until ctx ends; it returns nil then.
 func (g *Guard) Run(ctx context.Context) error {
 	var retry <-chan time.Time
 	for {

@@ -120,6 +120,7 @@ func (s *server) run(ctx context.Context) (err error) {
 		s.cluster.base.shutdown(s.log)
 		return err
 	}
+	s.report.Serve(endpoints(s.gateways)...) // the node closes the ports to the outside from here on
 	s.events = newEvents(s.api, s.node)
 
 	group, ctx := errgroup.WithContext(ctx)
@@ -173,7 +174,6 @@ func (s *server) run(ctx context.Context) (err error) {
 				return fmt.Errorf("read queries: %w", err)
 			case <-synced:
 				s.synced, synced = true, nil
-				s.report.Serve(endpoints(s.gateways)...)
 			case <-silence.C:
 				s.silent = true
 			case c := <-customs:

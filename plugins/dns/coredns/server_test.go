@@ -131,6 +131,20 @@ func TestUnsyncedIsNeverNXDOMAIN(t *testing.T) {
 	f := start(t, api, `{}`, []string{upstreamA})
 	// External names are answered without the API.
 	wantAnswer(t, "www.example.org.", dns.TypeA, "NOERROR", "203.0.113.7")
+	t.Run("it says where it serves before it is ready", func(t *testing.T) {
+		for serving := false; !serving; {
+			f.reports.mu.Lock()
+			health, changed := f.reports.health, f.reports.changed
+			serving = len(f.reports.serving) == 2
+			f.reports.mu.Unlock()
+			if health == "ready" {
+				t.Fatalf("it says %q", health)
+			}
+			if !serving {
+				<-changed
+			}
+		}
+	})
 
 	// A query that has waited long enough is told that nobody knows.
 	for _, name := range []string{"web.default.svc.cluster.local.", "2.1.43.10.in-addr.arpa."} {

@@ -109,6 +109,16 @@ var modes = map[string]way{
 			return nil
 		},
 	},
+	// Serves, and does not get ready.
+	"early-endpoint": {
+		info: func(i *sdk.Info) { i.Services = []string{"kube-system/mine"} },
+		run: func(ctx context.Context, host *sdk.Host) error {
+			host.Serve(sdk.Endpoint{Service: "kube-system/mine", Addresses: host.Facts().PodGateways[:1],
+				Ports: []sdk.EndpointPort{{Name: "dns", Protocol: sdk.UDP, Port: 53}}})
+			<-ctx.Done()
+			return nil
+		},
+	},
 	"false-metrics": {metrics: "go_goroutines 7\nthis is {no metric\n"},
 	// Tries what it did not ask for, and reports what it was let do.
 	"overdemand": {run: overdemand, info: func(i *sdk.Info) { i.Requires = []sdk.Requirement{sdk.RequiresAPI} }},
