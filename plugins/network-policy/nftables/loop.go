@@ -150,6 +150,14 @@ func (l *loop) awaitObjects(ctx context.Context) {
 		key := objectKey{o.Namespace, o.Name}
 		l.changes.add(func(e *engine) { e.setPolicy(key, p) })
 	}))
+	start(watch(ctx, l.clients.core, "nodes", slimNode, func(o *corev1.Node, there bool) {
+		var h *host
+		if there {
+			h = hostOf(o)
+		}
+		name := o.Name
+		l.changes.add(func(e *engine) { e.setHost(name, h) })
+	}))
 	run, componentsSynced := watch(ctx, l.clients.k3m, "nodecomponents", slimComponents, func(o *nodeComponents, there bool) {
 		var all []component
 		if there {
@@ -159,13 +167,21 @@ func (l *loop) awaitObjects(ctx context.Context) {
 		l.changes.add(func(e *engine) { e.setComponents(node, all) })
 	})
 	l.tasks.Go(run)
+	run, labelsSynced := watch(ctx, l.clients.k3m, "components", slimComponent, func(o *clusterComponent, there bool) {
+		id, componentLabels := o.Name, labels.Set(nil)
+		if there {
+			componentLabels = o.Spec.Labels
+		}
+		l.changes.add(func(e *engine) { e.setLabels(id, componentLabels) })
+	})
+	l.tasks.Go(run)
 
 	if !cache.WaitFor(ctx, "", synced...) {
 		return
 	}
 	short, cancel := context.WithTimeout(ctx, componentsWait)
 	defer cancel()
-	if !cache.WaitFor(short, "", componentsSynced) && ctx.Err() == nil {
+	if !cache.WaitFor(short, "", componentsSynced, labelsSynced) && ctx.Err() == nil {
 		l.log.Warn("nothing is known of the nodes' components yet: policies that name them let nobody there until it is")
 	}
 }
