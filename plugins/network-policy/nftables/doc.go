@@ -6,6 +6,7 @@
 //
 //	api.go        what is watched, cut down to what counts
 //	addresses.go  which pod addresses the CNI has handed out (host-local's records)
+//	conntrack.go  connections of addresses that were given back
 //	model.go      pods, namespaces, policies and components as the engine sees them
 //	trust.go      what a node can say of its pods and components
 //	engine.go     who is selected by what; engine_sets.go, engine_chains.go: sets and chains

@@ -34,6 +34,7 @@ type engine struct {
 	nodes      map[string][]component          // by node, as is believed
 	faces      map[string]face                 // of all components
 	starting   starting
+	released   []netip.Addr // whose connections are to be forgotten
 
 	sets          map[string]*set
 	scopes        map[string]map[*set]struct{} // by namespace of the selector; "": several

@@ -75,12 +75,14 @@ type loop struct {
 	log        hclog.Logger
 	report     reporter
 
-	tasks   sync.WaitGroup
-	asking  bool      // podsOn is under way
-	askNext time.Time // not before
-	retry   wait.Backoff
-	retryAt time.Time
-	failing string // what was last reported
+	tasks  sync.WaitGroup
+	asking bool // podsOn is under way
+	// forgetting says that forgetConnections is under way.
+	forgetting bool
+	askNext    time.Time // not before
+	retry      wait.Backoff
+	retryAt    time.Time
+	failing    string // what was last reported
 }
 
 // run does the work until ctx ends, and returns nil then, or until it can't go on.
@@ -244,6 +246,7 @@ func (l *loop) sync(ctx context.Context) {
 	l.changes.apply(l.engine)
 	l.engine.expire(time.Now())
 	l.ask(ctx)
+	l.forget(ctx)
 	if time.Now().Before(l.retryAt) {
 		return
 	}
