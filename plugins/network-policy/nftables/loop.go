@@ -90,7 +90,7 @@ func (l *loop) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer l.tasks.Wait()
 	defer cancel()
-	deleted, stop, err := watchTable()
+	deleted, watchFailed, stop, err := watchTable()
 	if err != nil {
 		return err
 	}
@@ -119,6 +119,8 @@ func (l *loop) run(ctx context.Context) error {
 			}
 		case err := <-recordsEnded:
 			return err // the next start reads all anew
+		case err := <-watchFailed:
+			return err // nobody would tell when the rules go
 		case <-l.nextTimer():
 		}
 		l.sync(ctx)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -17,17 +18,27 @@ const nfnlGroupNFTables = 7
 
 // watchTable tells, on a channel that holds one token, when a table was deleted or a chain
 // of it, or when it can't be sure: what `nft flush ruleset` and the like do. The component's own
-// deletions are told of too. stop ends it and waits.
-func watchTable() (deleted <-chan struct{}, stop func(), err error) {
+// deletions are told of too. failed holds the error that ended the watch on its own. stop ends
+// it and waits.
+func watchTable() (deleted <-chan struct{}, failed <-chan error, stop func(), err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, nfnlGroupNFTables)
 	if err != nil {
-		return nil, nil, fmt.Errorf("subscribe to changes of nftables: %w", err)
+		return nil, nil, nil, fmt.Errorf("subscribe to changes of nftables: %w", err)
 	}
-	token, done := make(chan struct{}, 1), make(chan struct{})
+	deleted, failed, done := followTable(socket.Receive)
+	return deleted, failed, func() { socket.Close(); <-done }, nil
+}
+
+// followTable reads messages until receive fails.
+func followTable(receive func() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink, error)) (deleted <-chan struct{}, failed <-chan error, done <-chan struct{}) {
+	token, failure, ended := make(chan struct{}, 1), make(chan error, 1), make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(ended)
 		for {
-			messages, _, err := socket.Receive()
+			messages, _, err := receive()
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
 			maybe := errors.Is(err, unix.ENOBUFS) // some were lost
 			for _, m := range messages {
 				maybe = maybe || deletesTable(m.Header.Type, m.Data)
@@ -39,11 +50,12 @@ func watchTable() (deleted <-chan struct{}, stop func(), err error) {
 				}
 			}
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return // closed
+				failure <- fmt.Errorf("read changes of nftables: %w", err) // nobody hears it after stop
+				return
 			}
 		}
 	}()
-	return token, func() { socket.Close(); <-done }, nil
+	return token, failure, ended
 }
 
 // deletesTable says whether a message of nfnetlink tells that one of the component's tables, or a
