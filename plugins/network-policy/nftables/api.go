@@ -40,6 +40,8 @@ func newClients(kubeconfig string, refused func()) (clients, error) {
 	}
 	scheme.AddKnownTypeWithName(k3mVersion.WithKind(nodestatus.NodeComponentsKind), &nodeComponents{})
 	scheme.AddKnownTypeWithName(k3mVersion.WithKind(nodestatus.NodeComponentsKind+"List"), &nodeComponentsList{})
+	scheme.AddKnownTypeWithName(k3mVersion.WithKind(nodestatus.ComponentKind), &clusterComponent{})
+	scheme.AddKnownTypeWithName(k3mVersion.WithKind(nodestatus.ComponentKind+"List"), &clusterComponentList{})
 	metav1.AddToGroupVersion(scheme, k3mVersion)
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 
@@ -103,6 +105,33 @@ func (l *nodeComponentsList) DeepCopyObject() runtime.Object {
 	c := *l
 	l.DeepCopyInto(&c.ListMeta)
 	return &c
+}
+
+// clusterComponent is the API's object Component.
+type clusterComponent struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	nodestatus.Component
+}
+
+// DeepCopyObject implements runtime.Object. The content is never written to, so it is shared.
+func (c *clusterComponent) DeepCopyObject() runtime.Object {
+	copied := *c
+	c.DeepCopyInto(&copied.ObjectMeta)
+	return &copied
+}
+
+type clusterComponentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []clusterComponent `json:"items"`
+}
+
+// DeepCopyObject implements runtime.Object; see clusterComponent.
+func (l *clusterComponentList) DeepCopyObject() runtime.Object {
+	copied := *l
+	l.DeepCopyInto(&copied.ListMeta)
+	return &copied
 }
 
 // watch keeps f informed of one resource: of each object that is new or changed, and, with
@@ -189,8 +218,19 @@ func slimComponents(n *nodeComponents) {
 	n.Status.Ports = nil
 	for i := range n.Status.Components {
 		c := &n.Status.Components[i]
-		*c = nodestatus.ComponentState{ID: c.ID, Labels: c.Labels, Endpoints: c.Endpoints}
+		*c = nodestatus.ComponentState{ID: c.ID, Endpoints: c.Endpoints}
 	}
+}
+
+func slimComponent(c *clusterComponent) {
+	c.ManagedFields = nil
+	c.Component = nodestatus.Component{Spec: nodestatus.ComponentSpec{Labels: c.Spec.Labels}}
+}
+
+func slimNode(n *corev1.Node) {
+	n.ObjectMeta = metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Annotations: initialEvents(n.ObjectMeta)}
+	n.Spec = corev1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}
+	n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses}
 }
 
 // initialEvents keeps the one annotation that client-go itself reads, on bookmarks.

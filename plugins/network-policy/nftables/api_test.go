@@ -21,7 +21,7 @@ type object interface {
 }
 
 // fakeAPI is the part of the Kubernetes API that the component uses, over HTTP: list and
-// watch of four resources. The real one runs in the end-to-end tests.
+// watch of six resources. The real one runs in the end-to-end tests.
 type fakeAPI struct {
 	server *httptest.Server
 
@@ -43,7 +43,9 @@ var kinds = map[string]string{
 	"/api/v1/pods":       "Pod",
 	"/api/v1/namespaces": "Namespace",
 	"/apis/networking.k8s.io/v1/networkpolicies": "NetworkPolicy",
-	"/apis/k3m.io/v1alpha1/nodecomponents":       "NodeComponents",
+	"/api/v1/nodes":                        "Node",
+	"/apis/k3m.io/v1alpha1/nodecomponents": "NodeComponents",
+	"/apis/k3m.io/v1alpha1/components":     "Component",
 }
 
 func pathOf(o object) string {
@@ -52,6 +54,10 @@ func pathOf(o object) string {
 		return "/api/v1/pods"
 	case *corev1.Namespace:
 		return "/api/v1/namespaces"
+	case *corev1.Node:
+		return "/api/v1/nodes"
+	case *clusterComponent:
+		return "/apis/k3m.io/v1alpha1/components"
 	case *nodeComponents:
 		return "/apis/k3m.io/v1alpha1/nodecomponents"
 	default:

@@ -6,7 +6,9 @@
 //
 //	api.go        what is watched, cut down to what counts
 //	addresses.go  which pod addresses the CNI has handed out (host-local's records)
+//	conntrack.go  connections of addresses that were given back
 //	model.go      pods, namespaces, policies and components as the engine sees them
+//	trust.go      what a node can say of its pods and components
 //	engine.go     who is selected by what; engine_sets.go, engine_chains.go: sets and chains
 //	              with their reference counts; starting.go: pods whose address nobody knows yet
 //	compile.go    a policy's rules as text of nft; ranges.go: its ports and address blocks

@@ -16,6 +16,7 @@ import (
 type engine struct {
 	node     string
 	families []family
+	subnets  []netip.Prefix // of this node's pods; none when the pod network is not k3m's
 	compiler compiler
 	// refused, if set, is told of a policy that is too large, in the directions in which it then
 	// allows nobody.
@@ -27,9 +28,13 @@ type engine struct {
 	namespaces map[string]labels.Set
 	policies   map[objectKey]*policy
 	policiesOf map[string]map[*policy]struct{} // by namespace
-	nodes      map[string][]component          // by node
+	hosts      map[string]*host                // by node
+	labels     map[string]labels.Set           // by component ID
+	reported   map[string][]component          // by node, as it says; see trust.go
+	nodes      map[string][]component          // by node, as is believed
 	faces      map[string]face                 // of all components
 	starting   starting
+	released   []netip.Addr // whose connections are to be forgotten
 
 	sets          map[string]*set
 	scopes        map[string]map[*set]struct{} // by namespace of the selector; "": several
@@ -52,9 +57,10 @@ type verdictMap struct {
 
 func (m verdictMap) name() string { return []string{"ingress", "egress"}[m.d] + m.family.digit }
 
-func newEngine(node string, families []family) *engine {
+func newEngine(node string, families []family, subnets ...netip.Prefix) *engine {
 	e := &engine{
-		node: node, families: families,
+		node: node, families: families, subnets: subnets,
+		hosts: map[string]*host{}, labels: map[string]labels.Set{}, reported: map[string][]component{},
 		pods: map[objectKey]*pod{}, podsOf: map[string]map[*pod]struct{}{}, claimants: map[netip.Addr][]*pod{},
 		namespaces: map[string]labels.Set{}, policies: map[objectKey]*policy{},
 		policiesOf: map[string]map[*policy]struct{}{}, nodes: map[string][]component{}, starting: newStarting(),
@@ -75,7 +81,7 @@ func newEngine(node string, families []family) *engine {
 // setPod takes in a new or changed pod; nil means that there is none (any more).
 func (e *engine) setPod(key objectKey, p *pod) {
 	if p != nil {
-		p.claims = slices.DeleteFunc(p.claims, func(addr netip.Addr) bool { return !e.has(addr) })
+		p.claims = slices.DeleteFunc(slices.Clone(p.reported), func(addr netip.Addr) bool { return !e.credible(p, addr) })
 	}
 	old := e.pods[key]
 	if old == nil && p == nil || old != nil && p != nil && old.same(p) {
@@ -242,19 +248,6 @@ func (e *engine) compile(p *policy) {
 			}
 		}
 	}
-}
-
-// setComponents takes in what a node says of its components; none when it is gone.
-func (e *engine) setComponents(node string, components []component) {
-	if reflect.DeepEqual(e.nodes[node], components) {
-		return
-	}
-	e.withComponents([]string{node}, func() {
-		delete(e.nodes, node)
-		if len(components) > 0 {
-			e.nodes[node] = components
-		}
-	})
 }
 
 // withComponents brings up to date what depends on the components of nodes, after change:

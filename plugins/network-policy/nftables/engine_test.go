@@ -21,13 +21,31 @@ type world struct {
 	pods       map[objectKey]*pod
 	policies   map[objectKey]string
 	nodes      map[string][]component
+	hosts      map[string]*host
+	labels     map[string]labels.Set
 }
 
 // telling is one random change of the world, told to an engine.
 func (w *world) change(r *rand.Rand, e *engine) string {
 	pick := func(all ...string) string { return all[r.IntN(len(all))] }
 	namespace := pick("a", "b", "kube-system")
-	switch r.IntN(12) {
+	switch r.IntN(14) {
+	case 12:
+		node := pick(nodeName, otherNode)
+		w.hosts[node] = hostOf(nodeObject(node, pick("10.42.0.1", "10.43.0.1"), pick("10.42.0.0/29", "10.42.0.0/28"), "fd42::/64"))
+		if r.IntN(3) == 0 {
+			delete(w.hosts, node)
+		}
+		e.setHost(node, w.hosts[node])
+		return fmt.Sprint("node ", node, w.hosts[node])
+	case 13:
+		c := componentObjects()[r.IntN(2)]
+		w.labels[c.Name] = c.Spec.Labels
+		if r.IntN(3) == 0 {
+			delete(w.labels, c.Name)
+		}
+		e.setLabels(c.Name, w.labels[c.Name])
+		return fmt.Sprint("component ", c.Name, w.labels[c.Name])
 	case 0:
 		if r.IntN(3) == 0 {
 			delete(w.namespaces, namespace)
@@ -99,6 +117,12 @@ func (w *world) tell(e *engine) {
 	for node, all := range w.nodes {
 		e.setComponents(node, all)
 	}
+	for node, h := range w.hosts {
+		e.setHost(node, h)
+	}
+	for id, l := range w.labels {
+		e.setLabels(id, l)
+	}
 }
 
 // TestIncrementsAddUp makes thousands of random changes: what the kernel has after them one by one
@@ -108,8 +132,12 @@ func TestIncrementsAddUp(t *testing.T) {
 	for _, families := range [][]family{{ipv4}, {ipv4, ipv6}} {
 		for seed := range uint64(40) {
 			r := rand.New(rand.NewPCG(seed, 0))
-			w := &world{map[string]labels.Set{}, map[objectKey]*pod{}, map[objectKey]string{}, map[string][]component{}}
-			e := newEngine(nodeName, families)
+			w := &world{map[string]labels.Set{}, map[objectKey]*pod{}, map[objectKey]string{}, map[string][]component{}, map[string]*host{}, map[string]labels.Set{}}
+			var subnets []netip.Prefix
+			if seed%2 == 0 {
+				subnets = append(subnets, netip.MustParsePrefix("10.42.0.0/30"))
+			}
+			e := newEngine(nodeName, families, subnets...)
 			fake := knftables.NewFake(knftables.InetFamily, tableName)
 			p := &programmer{nft: fake, network: network{families: families, bridge: "cni0"}, fresh: true}
 			var story []string
@@ -123,7 +151,7 @@ func TestIncrementsAddUp(t *testing.T) {
 				if _, err := p.sync(t.Context(), e); err != nil {
 					t.Fatalf("seed %d: %v, after\n%s", seed, err, strings.Join(story, "\n"))
 				}
-				other := newEngine(nodeName, families)
+				other := newEngine(nodeName, families, subnets...)
 				w.tell(other)
 				anew := knftables.NewFake(knftables.InetFamily, tableName)
 				if _, err := (&programmer{nft: anew, network: p.network, fresh: true}).sync(context.Background(), other); err != nil {

@@ -180,6 +180,48 @@ func TestEstablished(t *testing.T) {
 	open.answers(t)
 }
 
+// TestEstablishedByAnother gives a pod's address to another one that sends what would belong to the
+// first one's connection.
+func TestEstablishedByAnother(t *testing.T) {
+	n := newNode(t)
+	n.namespaces(map[string]string{"a": ""})
+	client := n.newPod(11, "a", "client", "app=client")
+	web := n.newPod(12, "a", "web", "app=web")
+	n.api.put(policyObject("a", "web", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}"))
+	n.run()
+	// UDP: an answer makes it established, for two minutes.
+	const port = 41000
+	reaches := func(from *place) (reached bool) {
+		from.do(func() {
+			conn, err := net.DialUDP("udp", &net.UDPAddr{IP: from.addrs[0].AsSlice(), Port: port}, &net.UDPAddr{IP: web.addrs[0].AsSlice(), Port: 53})
+			must(t, err)
+			defer func() { _ = conn.Close() }()
+			must(t, conn.SetDeadline(time.Now().Add(probeTime)))
+			_, err = conn.Write([]byte("ask"))
+			if err == nil {
+				_, err = conn.Read(make([]byte, 3))
+			}
+			reached = err == nil
+		})
+		return reached
+	}
+	for deadline := time.Now().Add(10 * time.Second); !reaches(client.place); {
+		if time.Now().After(deadline) {
+			t.Fatal("the client does not reach what it may")
+		}
+	}
+	n.unplug(client.place)
+	n.api.remove(client.pod)
+	n.newPod(13, "a", "witness", "app=client") // what was before is done when it is known
+	expect(t, probe{n.elsewhere, "", "tcp:10.42.0.13:80", true})
+	second := n.newPod(11, "a", "second", "app=other")
+	n.newPod(14, "a", "open", "")
+	expect(t, probe{second.place, "", "tcp:10.42.0.14:80", true})
+	if reaches(second.place) {
+		t.Error("a pod goes on with the connection of the one that had its address")
+	}
+}
+
 // TestFlushedRuleset takes the rules away, as `systemctl restart nftables` does.
 func TestFlushedRuleset(t *testing.T) {
 	n := newNode(t)

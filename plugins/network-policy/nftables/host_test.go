@@ -72,6 +72,7 @@ func newNode(t testing.TB) *node {
 	must(t, netlink.LinkSetUp(n.bridge))
 	n.self = &place{t: t, addrs: []netip.Addr{netip.MustParseAddr("10.42.0.1"), netip.MustParseAddr("fd42::1")}}
 	n.addElsewhere()
+	n.api.put(nodeObject(nodeName, "192.168.88.1", "10.42.0.0/24", "fd42::/64"), nodeObject(otherNode, "192.168.88.2", "10.42.1.0/24", "fd42:0:0:1::/64"))
 	n.facts = sdk.Facts{
 		NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.168.88.1")},
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd42::/56")},

@@ -75,12 +75,14 @@ type loop struct {
 	log        hclog.Logger
 	report     reporter
 
-	tasks   sync.WaitGroup
-	asking  bool      // podsOn is under way
-	askNext time.Time // not before
-	retry   wait.Backoff
-	retryAt time.Time
-	failing string // what was last reported
+	tasks  sync.WaitGroup
+	asking bool // podsOn is under way
+	// forgetting says that forgetConnections is under way.
+	forgetting bool
+	askNext    time.Time // not before
+	retry      wait.Backoff
+	retryAt    time.Time
+	failing    string // what was last reported
 }
 
 // run does the work until ctx ends, and returns nil then, or until it can't go on.
@@ -152,6 +154,14 @@ func (l *loop) awaitObjects(ctx context.Context) {
 		key := objectKey{o.Namespace, o.Name}
 		l.changes.add(func(e *engine) { e.setPolicy(key, p) })
 	}))
+	start(watch(ctx, l.clients.core, "nodes", slimNode, func(o *corev1.Node, there bool) {
+		var h *host
+		if there {
+			h = hostOf(o)
+		}
+		name := o.Name
+		l.changes.add(func(e *engine) { e.setHost(name, h) })
+	}))
 	run, componentsSynced := watch(ctx, l.clients.k3m, "nodecomponents", slimComponents, func(o *nodeComponents, there bool) {
 		var all []component
 		if there {
@@ -161,13 +171,21 @@ func (l *loop) awaitObjects(ctx context.Context) {
 		l.changes.add(func(e *engine) { e.setComponents(node, all) })
 	})
 	l.tasks.Go(run)
+	run, labelsSynced := watch(ctx, l.clients.k3m, "components", slimComponent, func(o *clusterComponent, there bool) {
+		id, componentLabels := o.Name, labels.Set(nil)
+		if there {
+			componentLabels = o.Spec.Labels
+		}
+		l.changes.add(func(e *engine) { e.setLabels(id, componentLabels) })
+	})
+	l.tasks.Go(run)
 
 	if !cache.WaitFor(ctx, "", synced...) {
 		return
 	}
 	short, cancel := context.WithTimeout(ctx, componentsWait)
 	defer cancel()
-	if !cache.WaitFor(short, "", componentsSynced) && ctx.Err() == nil {
+	if !cache.WaitFor(short, "", componentsSynced, labelsSynced) && ctx.Err() == nil {
 		l.log.Warn("nothing is known of the nodes' components yet: policies that name them let nobody there until it is")
 	}
 }
@@ -230,6 +248,7 @@ func (l *loop) sync(ctx context.Context) {
 	l.changes.apply(l.engine)
 	l.engine.expire(time.Now())
 	l.ask(ctx)
+	l.forget(ctx)
 	if time.Now().Before(l.retryAt) {
 		return
 	}

@@ -37,12 +37,14 @@ type pod struct {
 	objectKey
 	uid     string
 	labels  labels.Set
+	node    string
 	local   bool // on this node
-	claims  []netip.Addr
 	ports   []port
 	leaving bool // is being deleted
 	created time.Time
 
+	reported []netip.Addr         // the addresses that its node says it has
+	claims   []netip.Addr         // those of them that it can have: see engine.credible
 	addrs    []netip.Addr         // those of claims that are the pod's own: see engine.settle
 	sets     map[*set][]string    // the elements that it puts into sets
 	policies map[*policy]struct{} // those that select it; only of local pods
@@ -62,14 +64,15 @@ func podOf(o *corev1.Pod, node string) *pod {
 		return nil
 	}
 	p := &pod{
-		objectKey: objectKey{o.Namespace, o.Name}, uid: string(o.UID), labels: o.Labels, local: o.Spec.NodeName == node,
+		objectKey: objectKey{o.Namespace, o.Name}, uid: string(o.UID), labels: o.Labels, node: o.Spec.NodeName, local: o.Spec.NodeName == node,
 		leaving: o.DeletionTimestamp != nil, created: o.CreationTimestamp.Time,
 	}
 	for _, ip := range o.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil && !slices.Contains(p.claims, addr.Unmap()) {
-			p.claims = append(p.claims, addr.Unmap())
+		if addr, err := netip.ParseAddr(ip.IP); err == nil && !slices.Contains(p.reported, addr.Unmap()) {
+			p.reported = append(p.reported, addr.Unmap())
 		}
 	}
+	p.claims = p.reported
 	sidecars := slices.DeleteFunc(slices.Clone(o.Spec.InitContainers), func(c corev1.Container) bool {
 		return c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways
 	})
@@ -107,7 +110,7 @@ func protocolOf(p corev1.Protocol) string {
 
 // same says whether nothing that counts differs.
 func (p *pod) same(o *pod) bool {
-	return p.uid == o.uid && p.local == o.local && p.leaving == o.leaving && slices.Equal(p.claims, o.claims) &&
+	return p.uid == o.uid && p.node == o.node && p.leaving == o.leaving && slices.Equal(p.reported, o.reported) && slices.Equal(p.claims, o.claims) &&
 		slices.Equal(p.ports, o.ports) && labels.Equals(p.labels, o.labels) && p.created.Equal(o.created)
 }
 
@@ -186,24 +189,36 @@ type endpoint struct {
 	port
 }
 
-// componentsOf reads the components that policies can name: those with labels.
+// maxEndpoints is how many endpoints, and components, of one node count: several times what
+// the components of a node have.
+const maxEndpoints = 64
+
+// componentsOf reads where the components of a node serve, as it says. Their labels are the
+// servers' to say.
 func componentsOf(status nodestatus.NodeStatus) []component {
 	var all []component
+	left := maxEndpoints
 	for _, state := range status.Components {
-		if len(state.Labels) == 0 {
+		if len(all) == maxEndpoints {
+			break
+		}
+		if slices.ContainsFunc(all, func(c component) bool { return c.id == state.ID }) {
 			continue
 		}
-		c := component{id: state.ID, labels: state.Labels}
+		c := component{id: state.ID}
+		add := func(at endpoint) {
+			if left > 0 && !slices.Contains(c.endpoints, at) {
+				c.endpoints = append(c.endpoints, at)
+				left--
+			}
+		}
 		for _, e := range state.Endpoints {
 			for _, text := range e.Addresses {
-				addr, err := netip.ParseAddr(text)
-				if err != nil {
-					continue
-				}
+				addr, ok := parseAddr(text)
 				for _, p := range e.Ports {
 					protocol := protocolOf(corev1.Protocol(p.Protocol))
-					if slices.Contains(protocols, protocol) && p.Port != 0 {
-						c.endpoints = append(c.endpoints, endpoint{addr.Unmap(), port{p.Name, protocol, p.Port}})
+					if ok && slices.Contains(protocols, protocol) && p.Port != 0 {
+						add(endpoint{addr, port{p.Name, protocol, p.Port}})
 					}
 				}
 			}

@@ -38,9 +38,9 @@ func (*plugin) Info() sdk.Info {
 		Scope:    sdk.NodeScope,
 		Requires: []sdk.Requirement{sdk.RequiresAPI, sdk.RequiresNode, "cni"},
 		Rules: []sdk.Rule{
-			{Verbs: read, APIGroups: []string{""}, Resources: []string{"pods", "namespaces"}},
+			{Verbs: read, APIGroups: []string{""}, Resources: []string{"pods", "namespaces", "nodes"}},
 			{Verbs: read, APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}},
-			{Verbs: read, APIGroups: []string{"k3m.io"}, Resources: []string{"nodecomponents"}},
+			{Verbs: read, APIGroups: []string{"k3m.io"}, Resources: []string{"nodecomponents", "components"}},
 		},
 		Privileges:   sdk.Privileges{Capabilities: []string{"CAP_NET_ADMIN"}},
 		Limits:       sdk.Limits{MemoryBytes: 512 << 20},
@@ -78,7 +78,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	err = (&loop{
 		clients: clients, node: facts.NodeName, records: cfg.AddressRecords,
 		programmer: &programmer{nft: nft, frames: frames, network: network, fresh: true},
-		engine:     newEngine(facts.NodeName, network.families), changes: newChanges(),
+		engine:     newEngine(facts.NodeName, network.families, network.subnets...), changes: newChanges(),
 		metrics: p.metrics, log: host.Logger(), report: host,
 	}).run(ctx)
 	if err == nil && errors.Is(context.Cause(ctx), errRefused) {

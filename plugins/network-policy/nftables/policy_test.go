@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k3m-io/k3m/sdk/nodestatus"
@@ -32,8 +33,29 @@ func newScene(t testing.TB) *scene {
 	}
 	n.elsewhere.serve()
 	n.self.serve()
+	for _, c := range componentObjects() {
+		n.api.put(c)
+	}
 	n.api.put(componentsObject(nodeName, "10.42.0.1", true), componentsObject(otherNode, "10.42.1.1", true))
 	return s
+}
+
+// componentObjects are what the servers say of these two.
+func componentObjects() (all []*clusterComponent) {
+	for id, labels := range map[string]map[string]string{"dns.coredns": {"k8s-app": "kube-dns"}, "ingress.traefik": {"app": "traefik"}} {
+		c := &clusterComponent{ObjectMeta: metav1.ObjectMeta{Name: id}}
+		c.Spec.Labels = labels
+		all = append(all, c)
+	}
+	return all
+}
+
+// nodeObject is a Node of the API.
+func nodeObject(name, address string, podCIDRs ...string) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: podCIDRs},
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}, {Type: corev1.NodeInternalIP, Address: address}}},
+	}
 }
 
 // componentsObject is what a node says of its DNS server, on UDP 53 and TCP 81, and of an
@@ -41,8 +63,7 @@ func newScene(t testing.TB) *scene {
 func componentsObject(name, gateway string, serving bool) *nodeComponents {
 	n := &nodeComponents{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	n.Status.PodGateways, n.Status.NodeIPs = []string{gateway}, []string{"192.168.88.2"}
-	dns := nodestatus.ComponentState{ID: "dns.coredns", Labels: map[string]string{"k8s-app": "kube-dns"}}
-	web := nodestatus.ComponentState{ID: "ingress.traefik", Labels: map[string]string{"app": "traefik"}}
+	dns, web := nodestatus.ComponentState{ID: "dns.coredns"}, nodestatus.ComponentState{ID: "ingress.traefik"}
 	if serving {
 		dns.Endpoints = []nodestatus.Endpoint{{Service: "kube-system/kube-dns", Addresses: []string{gateway}, Ports: []nodestatus.Port{
 			{Name: "dns", Protocol: "UDP", Port: 53}, {Name: "metrics", Protocol: "TCP", Port: 81}}}}

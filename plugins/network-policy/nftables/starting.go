@@ -59,6 +59,7 @@ func (e *engine) release(addr netip.Addr, now time.Time) {
 	}
 	delete(e.starting.reserved, addr)
 	delete(e.starting.guests, addr)
+	e.released = append(e.released, addr)
 	v := void{until: now.Add(voidTime)}
 	for _, p := range e.claimants[addr] {
 		if p.local {
