@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/caddy/caddyfile"
 	"github.com/miekg/dns"
 )
 
@@ -133,7 +134,8 @@ func FuzzParseCustom(f *testing.F) {
 			t.Fatalf("the servers %q became %q: %v", text, c.serverText, err)
 		}
 		for _, block := range append(again, servers...) {
-			for name := range block.Tokens {
+			for name, tokens := range block.Tokens {
+				readAsCoreDNS(t, name, tokens)
 				ok := name == "prometheus"
 				for _, d := range customDirectives {
 					ok = ok || d == name
@@ -144,6 +146,40 @@ func FuzzParseCustom(f *testing.F) {
 			}
 		}
 	})
+}
+
+// readAsCoreDNS walks through the uses of a directive in the way that CoreDNS' plugins do: each
+// begins with the directive's name, and forward asks addresses alone.
+func readAsCoreDNS(t *testing.T, name string, tokens []caddyfile.Token) {
+	t.Helper()
+	d := caddyfile.NewDispenserTokens("again", tokens)
+	for d.Next() {
+		if d.Val() != name {
+			t.Fatalf("%s goes on with %q: %v", name, d.Val(), tokens)
+		}
+		for n, to := range d.RemainingArgs() {
+			if name == "forward" && n > 0 && strings.HasPrefix(to, "/") {
+				t.Fatalf("forward reads %q: %v", to, tokens)
+			}
+			if name == "hosts" && to != "/dev/null" {
+				t.Fatalf("hosts reads %q: %v", to, tokens)
+			}
+		}
+		for d.NextBlock() {
+			option := d.Val()
+			count, known := forwardOptions[option]
+			switch {
+			case name != "forward" || count == manyArguments:
+				d.RemainingArgs()
+			case !known:
+				t.Fatalf("forward with %s slipped through: %v", option, tokens)
+			default:
+				for range count {
+					d.NextArg()
+				}
+			}
+		}
+	}
 }
 
 func TestCustom(t *testing.T) {
