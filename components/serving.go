@@ -67,7 +67,9 @@ func (c *component) serveAs(state State) {
 func endpointStatus(e sdk.Endpoint) nodestatus.Endpoint {
 	out := nodestatus.Endpoint{Service: e.Service}
 	for _, a := range e.Addresses {
-		out.Addresses = append(out.Addresses, a.String())
+		if text := a.String(); !slices.Contains(out.Addresses, text) { // the API refuses one that is there twice
+			out.Addresses = append(out.Addresses, text)
+		}
 	}
 	for _, p := range e.Ports {
 		out.Ports = append(out.Ports, nodestatus.Port{

@@ -11,24 +11,23 @@ import (
 // mayHave says whether an address is a node's own. Pod addresses are handed out by the
 // controller-manager, and a node has those of its range. Its other addresses are what its kubelet
 // says, so where two nodes say the same, the one that was there first has it: a node can't draw
-// another's traffic to itself.
+// another's traffic to itself. The same goes for ranges, which should not overlap.
 func mayHave(nodes map[string]nodeFacts, node string, address netip.Addr) bool {
 	own := nodes[node]
 	contains := func(cidr netip.Prefix) bool { return cidr.Contains(address) }
-	if slices.ContainsFunc(own.podCIDRs, contains) {
-		return true
-	}
-	if !slices.Contains(own.addresses, address) {
+	inRange := slices.ContainsFunc(own.podCIDRs, contains)
+	if !inRange && !slices.Contains(own.addresses, address) {
 		return false
 	}
 	for name, other := range nodes {
 		if name == node {
 			continue
 		}
-		if slices.ContainsFunc(other.podCIDRs, contains) {
+		isFirst := earlier(node, own, name, other)
+		if slices.ContainsFunc(other.podCIDRs, contains) && (!inRange || !isFirst) {
 			return false
 		}
-		if slices.Contains(other.addresses, address) && !earlier(node, own, name, other) {
+		if !inRange && slices.Contains(other.addresses, address) && !isFirst {
 			return false
 		}
 	}

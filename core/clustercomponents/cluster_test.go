@@ -15,8 +15,10 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/k3m-io/k3m/core/clustercomponents"
@@ -268,6 +270,16 @@ func TestServedEndpoints(t *testing.T) {
 		three.says(answers("Ready", "192.0.2.1"))
 		wantComponent(t, "dns.test", wantState("Ready", "3/3"))
 		wantServed(t, "test-dns", "10.42.2.1@node-2->node-2", "192.0.2.1@node-1->node-1")
+		// A younger node with another's range.
+		three.says(answers("Ready", "10.42.3.1"))
+		wantServed(t, "test-dns", "10.42.2.1@node-2->node-2", "10.42.3.1@node-0->node-0", "192.0.2.1@node-1->node-1")
+		four := addNode(t, "node-00", "10.42.3.0/24")
+		four.live()
+		four.says(answers("Ready", "10.42.3.9"))
+		wantComponent(t, "dns.test", wantState("Ready", "4/4"))
+		wantServed(t, "test-dns", "10.42.2.1@node-2->node-2", "10.42.3.1@node-0->node-0", "192.0.2.1@node-1->node-1")
+		three.says(answers("Waiting"))
+		four.says(answers("Waiting"))
 		one.says(answers("Ready", "10.42.1.1"))
 		wantServed(t, "test-dns", both...)
 	})
@@ -340,6 +352,113 @@ func TestLastWord(t *testing.T) {
 	if got, err := served(t.Context(), "test-dns"); err != nil || len(got) > 0 {
 		t.Errorf("endpoints %v, %v", got, err)
 	}
+}
+
+// What one node says many times, or at length, counts once and is cut.
+func TestANodeThatSaysTooMuch(t *testing.T) {
+	keep(t, dns())
+	loud := addNode(t, "loud-1", "10.42.31.0/24", "192.0.2.31")
+	loud.live()
+	says := answers("Ready", "10.42.31.1")
+	say := func(change func(*nodestatus.ComponentState)) error {
+		status := answers("Ready", "10.42.31.1")
+		change(&status.Components[0])
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "loud-1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return clustercomponents.WriteAs(t.Context(), loud.writer, status, node.UID)
+	}
+	for what, change := range map[string]func(*nodestatus.ComponentState){
+		"an address twice":       func(c *nodestatus.ComponentState) { c.Endpoints[0].Addresses = []string{"10.42.31.1", "10.42.31.1"} },
+		"an address that isn't":  func(c *nodestatus.ComponentState) { c.Endpoints[0].Addresses = []string{"10.42.31.1; rm"} },
+		"more endpoints than 64": func(c *nodestatus.ComponentState) { c.Endpoints = slices.Repeat(c.Endpoints, 65) },
+	} {
+		if err := say(change); err == nil {
+			t.Errorf("%s was not refused", what)
+		}
+	}
+	twice := says
+	twice.Components = slices.Repeat(says.Components, 2)
+	raw, err := json.Marshal(map[string]any{
+		"apiVersion": "k3m.io/v1alpha1", "kind": "NodeComponents", "metadata": map[string]any{"name": "loud-2"}, "status": twice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var forged unstructured.Unstructured
+	if err := forged.UnmarshalJSON(raw); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := objects.Resource(resource("nodecomponents")).Create(t.Context(), &forged, metav1.CreateOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("a component twice: %v", err)
+	}
+	says.Components[0].Endpoints = slices.Repeat(says.Components[0].Endpoints, 64)
+	more := says.Components[0].Endpoints[0] // the same address and port among other ports
+	more.Ports = append([]nodestatus.Port{{Name: "more", Protocol: "TCP", Port: 54}}, more.Ports...)
+	says.Components[0].Endpoints[63] = more
+	says.Components[0].LastError = strings.Repeat("é", 5000)
+	loud.says(says)
+	wantComponent(t, "dns.test", func(c nodestatus.Component) error {
+		if c.Status.Ready != "1/1" || !strings.HasPrefix(c.Status.LastError, "éé") || len(c.Status.Nodes[0].LastError) > 1030 {
+			return fmt.Errorf("%s, an error of %d bytes", c.Status.Ready, len(c.Status.LastError))
+		}
+		return nil
+	})
+	wantServed(t, "test-dns", "10.42.31.1@loud-1->loud-1")
+}
+
+// The range of a node's pods is the controller-manager's to choose, and where two have the same,
+// the older one has the addresses.
+func TestPodRanges(t *testing.T) {
+	keep(t, dns())
+	asNode := func(name string) kubernetes.Interface {
+		config := rest.CopyConfig(admin)
+		config.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + name, Groups: []string{"system:nodes", "system:authenticated"}}
+		return kubernetes.NewForConfigOrDie(config)
+	}
+	node := func(name string, ranges ...string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: ranges}}
+		if len(ranges) > 0 {
+			n.Spec.PodCIDR = ranges[0]
+		}
+		return n
+	}
+	t.Cleanup(func() {
+		_ = client.CoreV1().Nodes().Delete(context.Background(), "range-plain", metav1.DeleteOptions{})
+	})
+	eventually(t, "a node that brings its range is refused", func(ctx context.Context) error { // a new policy takes a moment
+		_, err := asNode("range-forged").CoreV1().Nodes().Create(ctx, node("range-forged", "10.42.41.0/24"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil || !strings.Contains(err.Error(), "may not choose the range") {
+			return fmt.Errorf("it got %w", errors.Join(err, errors.New("no refusal of its range")))
+		}
+		return nil
+	})
+	plain := asNode("range-plain").CoreV1().Nodes()
+	if _, err := plain.Create(t.Context(), node("range-plain"), metav1.CreateOptions{}); err != nil {
+		t.Fatalf("a node without a range: %v", err)
+	}
+	if _, err := plain.Patch(t.Context(), "range-plain", types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Errorf("a node changes its own object: %v", err)
+	}
+	// It may not be first to fill the range in, either, before the controller-manager does.
+	for n := range 50 {
+		name := fmt.Sprint("range-fast-", n)
+		own := asNode(name).CoreV1().Nodes()
+		if _, err := own.Create(t.Context(), node(name), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := own.Patch(t.Context(), name, types.MergePatchType, []byte(`{"spec":{"podCIDR":"10.42.99.0/24","podCIDRs":["10.42.99.0/24"]}}`), metav1.PatchOptions{})
+		if err := client.CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+		switch {
+		case err == nil:
+			t.Fatal("a node filled its range in")
+		case strings.Contains(err.Error(), "may not choose the range"):
+			return
+		}
+	}
+	t.Skip("the controller-manager was faster each time")
 }
 
 func TestNodesWriteTheirOwn(t *testing.T) {

@@ -46,6 +46,8 @@ const (
 	nodeRule = "k3m:node-status"
 	// nodePolicy is the fence's name as an object of admission, which may have no colon.
 	nodePolicy = "k3m-node-status"
+	// rangePolicy names the fence around the ranges of pod addresses.
+	rangePolicy = "k3m-node-pod-ranges"
 )
 
 // apply is how objects are written: what k3m owns is k3m's, whoever changed it.
@@ -129,29 +131,57 @@ func served(ctx context.Context, objects dynamic.ResourceInterface) error {
 	})
 }
 
+// fence keeps the nodes' own identities from writes that RBAC and NodeRestriction let through.
+type fence struct {
+	name, group, resource string
+	operations            []admissionv1.OperationType
+	condition, message    string // of CEL, and what is said when it is not met
+}
+
+var fences = []fence{
+	{
+		name: nodePolicy, group: nodestatus.Group, resource: nodestatus.NodeComponentsResource,
+		operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update, admissionv1.Delete},
+		condition:  "request.userInfo.username == 'system:node:' + request.name",
+		message:    "a node may write the NodeComponents object of its own name alone",
+	}, {
+		// The controller-manager hands the ranges out. A node that brought one, or filled it in
+		// first, would have the addresses of another's pods.
+		name: rangePolicy, resource: "nodes",
+		operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+		condition: "oldObject == null ? !has(object.spec.podCIDR) && !has(object.spec.podCIDRs) : " +
+			"object.?spec.?podCIDR == oldObject.?spec.?podCIDR && object.?spec.?podCIDRs == oldObject.?spec.?podCIDRs",
+		message: "a node may not choose the range of its pods' addresses",
+	},
+}
+
+func (f fence) apply(ctx context.Context, client kubernetes.Interface, labels map[string]string) error {
+	policy := admission.ValidatingAdmissionPolicy(f.name).WithLabels(labels).WithSpec(
+		admission.ValidatingAdmissionPolicySpec().
+			WithFailurePolicy(admissionv1.Fail).
+			WithMatchConstraints(admission.MatchResources().WithResourceRules(admission.NamedRuleWithOperations().
+				WithAPIGroups(f.group).WithAPIVersions("*").WithResources(f.resource).WithOperations(f.operations...))).
+			WithMatchConditions(admission.MatchCondition().WithName("nodes").
+				WithExpression("'system:nodes' in request.userInfo.groups")).
+			WithValidations(admission.Validation().WithMessage(f.message).WithExpression(f.condition)))
+	if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Apply(ctx, policy, apply); err != nil {
+		return err
+	}
+	binding := admission.ValidatingAdmissionPolicyBinding(f.name).WithLabels(labels).WithSpec(
+		admission.ValidatingAdmissionPolicyBindingSpec().WithPolicyName(f.name).WithValidationActions(admissionv1.Deny))
+	_, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Apply(ctx, binding, apply)
+	return err
+}
+
 // letNodesWrite gives the nodes' own identities (system:node:<name>) the right to write the
 // NodeComponents of their name, behind a fence that stands first: RBAC can't tell one node's
 // object from another's.
 func letNodesWrite(ctx context.Context, client kubernetes.Interface) error {
 	labels := map[string]string{managedBy: fieldManager}
-	const message = "a node may write the NodeComponents object of its own name alone"
-	policy := admission.ValidatingAdmissionPolicy(nodePolicy).WithLabels(labels).WithSpec(
-		admission.ValidatingAdmissionPolicySpec().
-			WithFailurePolicy(admissionv1.Fail).
-			WithMatchConstraints(admission.MatchResources().WithResourceRules(admission.NamedRuleWithOperations().
-				WithAPIGroups(nodestatus.Group).WithAPIVersions("*").WithResources(nodestatus.NodeComponentsResource).
-				WithOperations(admissionv1.Create, admissionv1.Update, admissionv1.Delete))).
-			WithMatchConditions(admission.MatchCondition().WithName("nodes").
-				WithExpression("'system:nodes' in request.userInfo.groups")).
-			WithValidations(admission.Validation().WithMessage(message).
-				WithExpression("request.userInfo.username == 'system:node:' + request.name")))
-	if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Apply(ctx, policy, apply); err != nil {
-		return err
-	}
-	fence := admission.ValidatingAdmissionPolicyBinding(nodePolicy).WithLabels(labels).WithSpec(
-		admission.ValidatingAdmissionPolicyBindingSpec().WithPolicyName(nodePolicy).WithValidationActions(admissionv1.Deny))
-	if _, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Apply(ctx, fence, apply); err != nil {
-		return err
+	for _, f := range fences {
+		if err := f.apply(ctx, client, labels); err != nil {
+			return err
+		}
 	}
 	role := rbac.ClusterRole(nodeRule).WithLabels(labels).WithRules(rbac.PolicyRule().
 		WithVerbs("get", "list", "watch", "create", "patch").WithAPIGroups(nodestatus.Group).WithResources(nodestatus.NodeComponentsResource))

@@ -132,6 +132,7 @@ type sliceKey struct {
 // slices are the EndpointSlices that there should be, by "<namespace>/<name>".
 func (s *snapshot) slices() map[string]*discoveryv1.EndpointSlice {
 	endpoints, ports := map[sliceKey][]discoveryv1.Endpoint{}, map[string][]discoveryv1.EndpointPort{}
+	seen := map[socket]bool{}
 	for _, node := range slices.Sorted(maps.Keys(s.reports)) {
 		facts, there := s.nodes[node]
 		if !there || facts.lost || s.withdrawn[node] {
@@ -151,6 +152,9 @@ func (s *snapshot) slices() map[string]*discoveryv1.EndpointSlice {
 				if !exists || service.selector {
 					continue
 				}
+				if addresses = unseen(seen, e, addresses); len(addresses) == 0 {
+					continue
+				}
 				key := sliceKey{e.Service, addresses[0].Is4(), portsKey(e.Ports)}
 				ports[key.ports] = endpointPorts(e.Ports)
 				endpoints[key] = append(endpoints[key], endpointsOf(addresses, node, service)...)
@@ -165,6 +169,32 @@ func (s *snapshot) slices() map[string]*discoveryv1.EndpointSlice {
 			out[slice.Namespace+"/"+slice.Name] = slice
 			n++
 		}
+	}
+	return out
+}
+
+// socket is where a port of a Service is served.
+type socket struct {
+	service, port, protocol string
+	address                 netip.AddrPort
+}
+
+// unseen are the addresses of an endpoint that no endpoint had before for one of its ports: one that
+// a node tells of many times is one.
+func unseen(seen map[socket]bool, e nodestatus.Endpoint, addresses []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addresses {
+		var sockets []socket
+		for _, p := range e.Ports {
+			sockets = append(sockets, socket{e.Service, p.Name, p.Protocol, netip.AddrPortFrom(a, p.Port)})
+		}
+		if slices.ContainsFunc(sockets, func(s socket) bool { return seen[s] }) {
+			continue
+		}
+		for _, s := range sockets {
+			seen[s] = true
+		}
+		out = append(out, a)
 	}
 	return out
 }

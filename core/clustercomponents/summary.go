@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
@@ -30,6 +31,16 @@ func severityOf(state string) int {
 	return slices.Index(severity, "Degraded")
 }
 
+// maxText is how many bytes of a node's text go into a summary, which holds those of all nodes.
+const maxText = 1 << 10
+
+func cut(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
+}
+
 // summarize is what the cluster knows of a component from what the nodes say. Nodes that are
 // gone say nothing.
 func (s *snapshot) summarize(info sdk.Info) nodestatus.Component {
@@ -52,7 +63,8 @@ func (s *snapshot) summarize(info sdk.Info) nodestatus.Component {
 				continue
 			}
 			n := nodestatus.ComponentNode{
-				Node: node, State: state.State, Reason: state.Reason, Since: state.Since, Restarts: state.Restarts, LastError: state.LastError,
+				Node: node, State: state.State, Since: state.Since, Restarts: state.Restarts,
+				Reason: cut(state.Reason), LastError: cut(state.LastError),
 			}
 			if facts.lost {
 				n.State, n.Reason = stateLost, "the node does not answer"
@@ -62,6 +74,7 @@ func (s *snapshot) summarize(info sdk.Info) nodestatus.Component {
 			}
 			c.Status.Restarts += n.Restarts
 			c.Status.Nodes = append(c.Status.Nodes, n)
+			break // a node has one of a kind, whatever it says
 		}
 	}
 	for i := range c.Status.Nodes {

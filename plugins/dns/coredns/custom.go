@@ -282,6 +282,9 @@ func (c *custom) checkDirective(name string, d []caddyfile.Token, rules customRu
 	if override && slices.Contains(answering, name) {
 		c.has[anyAnswer] = true
 	}
+	if err := checkBraces(d); err != nil {
+		return nil, err
+	}
 	switch name {
 	case "forward":
 		checked, err := checkForward(d, rules)

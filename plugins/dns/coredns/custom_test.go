@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/caddy/caddyfile"
 	"github.com/miekg/dns"
 )
 
@@ -61,6 +62,20 @@ func TestParseCustom(t *testing.T) {
 		{name: "an upstream of another sort", key: "a.server", text: "a.org {\n forward . grpc://192.0.2.1\n}", problem: "is no upstream"},
 		{name: "the cluster's own DNS", key: "a.override", text: "forward example.org 10.43.0.10", problem: "round in a circle"},
 		{name: "nothing to forward to", key: "a.override", text: "forward .", problem: "want a zone and upstreams"},
+		{name: "options of forward", key: "a.server", text: "a.org {\n forward . 192.0.2.1 {\n except b.a.org c.a.org\n health_check 5s no_rec domain a.org\n force_tcp\n tls\n max_fails 3\n }\n}",
+			want: "a.org {\n    prometheus\n    forward . 192.0.2.1 {\n    except b.a.org c.a.org\n    health_check 5s no_rec domain a.org\n    force_tcp\n    tls\n    max_fails 3\n    }\n}\n"},
+		{name: "certificates behind another option", key: "a.override", text: "forward corp tls://192.0.2.53 {\n max_fails 3 tls /etc/hostname /etc/hosts\n}", problem: "max_fails: want 1 words"},
+		{name: "a resolver behind another option", key: "a.override", text: "forward corp 192.0.2.53 {\n max_fails 3 resolver 10.43.0.10\n}", problem: "max_fails: want 1 words"},
+		{name: "a resolver", key: "a.override", text: "forward corp 192.0.2.53 {\n resolver 192.0.2.1\n}", problem: "resolver is for upstreams by name"},
+		{name: "an unknown option", key: "a.override", text: "forward corp 192.0.2.53 {\n max_fail 3\n}", problem: `did you mean "max_fails"?`},
+		{name: "upstreams from a file behind a brace", key: "a.override", text: "forward corp 192.0.2.53 {\n max_fails 3\n} forward other /etc/hosts\n", problem: "line of its own"},
+		{name: "the cluster's own DNS behind a brace", key: "a.override", text: "forward corp 192.0.2.53 {\n max_fails 3\n} forward other 10.43.0.10\n", problem: "line of its own"},
+		{name: "upstreams from a file in a block below", key: "a.override", text: "forward corp 192.0.2.53\n{ other /etc/hosts\n}\n", problem: "at the end of its line"},
+		{name: "upstreams from a file in a block in a block", key: "a.override", text: "forward corp 192.0.2.53 {\n except a {\n }\n}\n", problem: "one at most"},
+		{name: "a brace that an option takes for a word", key: "a.override", text: "forward corp 192.0.2.53 {\n except a }\nforward other 192.0.2.1", problem: "line of its own"},
+		{name: "an option behind the brace", key: "a.override", text: "forward corp 192.0.2.53 { tls /etc/hostname\n}", problem: "at the end of its line"},
+		{name: "hosts from a file behind a brace", key: "a.override", text: "hosts {\n 192.0.2.1 a\n} hosts /etc/shadow", problem: "line of its own"},
+		{name: "a large cache behind a brace", key: "a.override", text: "cache {\n keepttl\n} cache {\n success 100000000\n}", problem: "line of its own"},
 		{name: "a large cache", key: "a.override", text: "cache {\n success 100000000\n}", problem: "65536 at most"},
 		{name: "a cache of no number", key: "a.override", text: "cache {\n denial many\n}", problem: "want a number"},
 		{name: "twice", key: "a.override", text: "log\nlog", problem: "line 2: log: it is there twice"},
@@ -97,6 +112,10 @@ func FuzzParseCustom(f *testing.F) {
 	f.Add("example.org:53 {\n hosts {\n 192.0.2.1 a\n }\n template IN A {\n answer \"{{ .Name }}\"\n }\n}", false)
 	f.Add("a {\n}\n(b) {\n import c\n}", false)
 	f.Add("rewrite name \"a\\\"b\\\\\" c # d", true)
+	f.Add("forward corp tls://192.0.2.53 {\n max_fails 3 tls /etc/hostname /etc/hosts\n}", true)
+	f.Add("forward corp 192.0.2.53 {\n max_fails 3\n} forward other /etc/hosts\n", true)
+	f.Add("forward corp 192.0.2.53\n{ other 10.43.0.10\n}\n", true)
+	f.Add("hosts {\n 192.0.2.1 a\n} hosts /etc/shadow", true)
 	f.Fuzz(func(t *testing.T, text string, override bool) {
 		key := "a" + serverSuffix
 		if override {
@@ -115,7 +134,8 @@ func FuzzParseCustom(f *testing.F) {
 			t.Fatalf("the servers %q became %q: %v", text, c.serverText, err)
 		}
 		for _, block := range append(again, servers...) {
-			for name := range block.Tokens {
+			for name, tokens := range block.Tokens {
+				readAsCoreDNS(t, name, tokens)
 				ok := name == "prometheus"
 				for _, d := range customDirectives {
 					ok = ok || d == name
@@ -126,6 +146,40 @@ func FuzzParseCustom(f *testing.F) {
 			}
 		}
 	})
+}
+
+// readAsCoreDNS walks through the uses of a directive in the way that CoreDNS' plugins do: each
+// begins with the directive's name, and forward asks addresses alone.
+func readAsCoreDNS(t *testing.T, name string, tokens []caddyfile.Token) {
+	t.Helper()
+	d := caddyfile.NewDispenserTokens("again", tokens)
+	for d.Next() {
+		if d.Val() != name {
+			t.Fatalf("%s goes on with %q: %v", name, d.Val(), tokens)
+		}
+		for n, to := range d.RemainingArgs() {
+			if name == "forward" && n > 0 && strings.HasPrefix(to, "/") {
+				t.Fatalf("forward reads %q: %v", to, tokens)
+			}
+			if name == "hosts" && to != "/dev/null" {
+				t.Fatalf("hosts reads %q: %v", to, tokens)
+			}
+		}
+		for d.NextBlock() {
+			option := d.Val()
+			count, known := forwardOptions[option]
+			switch {
+			case name != "forward" || count == manyArguments:
+				d.RemainingArgs()
+			case !known:
+				t.Fatalf("forward with %s slipped through: %v", option, tokens)
+			default:
+				for range count {
+					d.NextArg()
+				}
+			}
+		}
+	}
 }
 
 func TestCustom(t *testing.T) {

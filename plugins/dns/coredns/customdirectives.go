@@ -3,12 +3,32 @@ package coredns
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
 
 	"github.com/coredns/caddy/caddyfile"
 )
+
+// checkBraces takes a directive with one block at most, as people write it: the brace that opens
+// it ends the directive's line, and the one that closes it stands on a line of its own, the last.
+// CoreDNS goes on reading elsewhere, and would find there what no check has seen.
+func checkBraces(d []caddyfile.Token) error {
+	opened := false
+	for n, token := range d {
+		last := n == len(d)-1
+		switch {
+		case token.Text == "{" && (opened || newLine(d[0], token) || last || !newLine(token, d[n+1])):
+			return errors.New("a brace opens its block, one at most, at the end of its line")
+		case token.Text == "{":
+			opened = true
+		case token.Text == "}" && (!opened || !last || !newLine(d[n-1], token)):
+			return errors.New("the brace that closes its block stands on a line of its own")
+		}
+	}
+	return nil
+}
 
 // lines are the tokens of a directive's block, line by line, without its braces.
 func lines(d []caddyfile.Token) [][]string {
@@ -17,13 +37,41 @@ func lines(d []caddyfile.Token) [][]string {
 	if open < 0 {
 		return nil
 	}
-	for n := open + 1; n < len(d); n++ {
+	for n := open + 1; n < len(d) && d[n].Text != "}"; n++ {
 		if n == open+1 || newLine(d[n-1], d[n]) {
 			all = append(all, nil)
 		}
 		all[len(all)-1] = append(all[len(all)-1], d[n].Text)
 	}
 	return all
+}
+
+// forwardOptions are those of forward, with the number of their arguments; manyArguments take the
+// rest of their line. CoreDNS reads what stands behind the arguments of others as the next option.
+var forwardOptions = map[string]int{
+	"except": manyArguments, "max_fails": 1, "max_connect_attempts": 1, "health_check": manyArguments,
+	"force_tcp": 0, "prefer_udp": 0, "tls": 0, "tls_servername": 1, "expire": 1, "max_age": 1, "max_idle_conns": 1,
+	"read_timeout": 1, "doh_method": 1, "policy": 1, "max_concurrent": 1, "next": manyArguments, "next_on_nodata": 0,
+	"failfast_all_unhealthy_upstreams": 0, "failover": manyArguments, "source_address": 1,
+}
+
+const manyArguments = -1
+
+// checkForwardOption takes a line of forward's block.
+func checkForwardOption(line []string) error {
+	option, arguments := line[0], len(line)-1
+	count, known := forwardOptions[option]
+	switch {
+	case option == "tls" && arguments > 0:
+		return errors.New("tls takes no files here; tls_servername checks the upstream against the node's authorities")
+	case option == "resolver":
+		return errors.New("resolver is for upstreams by name; name addresses")
+	case !known:
+		return fmt.Errorf("unknown option %.40q%s", option, allowed(option, slices.Sorted(maps.Keys(forwardOptions))))
+	case count != manyArguments && arguments != count:
+		return fmt.Errorf("%s: want %d words behind it, have %d", option, count, arguments)
+	}
+	return nil
 }
 
 // checkForward takes addresses only: names would be looked up, and files read.
@@ -52,11 +100,8 @@ func checkForward(d []caddyfile.Token, rules customRules) ([]caddyfile.Token, er
 		checked = append(checked, to)
 	}
 	for _, line := range lines(d) {
-		if line[0] == "tls" && len(line) > 1 {
-			return nil, errors.New("tls takes no files here; tls_servername checks the upstream against the node's authorities")
-		}
-		if line[0] == "resolver" {
-			return nil, errors.New("resolver is for upstreams by name; name addresses")
+		if err := checkForwardOption(line); err != nil {
+			return nil, err
 		}
 	}
 	return append(checked, d[open:]...), nil
