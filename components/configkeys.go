@@ -87,6 +87,9 @@ func (p property) key(path string) ConfigKey {
 			allowed = append(allowed, strings.Trim(string(e), `"`))
 		}
 		k.Allowed = strings.Join(allowed, ", ")
+		if k.Type == "" && !slices.ContainsFunc(p.Enum, func(e json.RawMessage) bool { return !strings.HasPrefix(string(e), `"`) }) {
+			k.Type = "string"
+		}
 	case p.Minimum != nil && p.Maximum != nil:
 		k.Allowed = fmt.Sprintf("%s to %s", p.Minimum, p.Maximum)
 	case p.Minimum != nil:

@@ -25,7 +25,7 @@ func TestConfigKeys(t *testing.T) {
 	}
 	want := []string{
 		"limits|object|||", "limits.cpu|number||at most 4|",
-		"mode|||a, b|how it works",
+		"mode|string||a, b|how it works",
 		"nodes|object|||", "nodes.*.path|string||matches ^/|",
 		"pools|array|||", "pools[].size|integer||at least 1|",
 		"port|integer|80|1 to 65535|where it listens",

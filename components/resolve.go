@@ -26,6 +26,9 @@ func ResolveID(word string, among []string) (string, error) {
 	case 1:
 		return matches[0], nil
 	case 0:
+		if _, ok := KindNamed(word); ok {
+			return "", &SelectionError{Message: fmt.Sprintf("nothing of kind %s is installed; there are %s", word, strings.Join(among, ", "))}
+		}
 		hint := ""
 		if near := nearest.To(word, words); near != "" {
 			hint = fmt.Sprintf(", did you mean %q?", near)

@@ -12,6 +12,7 @@ func TestResolveID(t *testing.T) {
 		"dns.coredns": "dns.coredns", "dns=coredns": "dns.coredns", "coredns": "dns.coredns", "dns": "dns.coredns",
 		"nginx": "ingress.nginx", "ingress": "! ambiguous; write one of ingress.traefik, ingress.nginx",
 		"cordns": `! did you mean "coredns"?`, "": "! there are runtime.containerd",
+		"servicelb": "! nothing of kind servicelb is installed",
 	} {
 		id, err := ResolveID(word, among)
 		says, refused := strings.CutPrefix(want, "! ")

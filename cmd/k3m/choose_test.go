@@ -22,6 +22,23 @@ func choosable(t *testing.T) *components.Catalog {
 		entry("servicelb.nodeip", true), entry("addon.logs", false), entry("addon.more", false))
 }
 
+// TestWish compares what is asked for with what runs, which flags may have decided.
+func TestWish(t *testing.T) {
+	running := []string{"runtime.containerd", "ingress.nginx"}
+	for word, want := range map[string]bool{
+		"+ingress": true, "+nginx": true, "+ingress=traefik": false, "+dns": false, "+cni=none": true, "+ingress=none": false,
+		"-ingress": false, "-ingress=traefik": true, "-ingress=nginx": false, "-dns": true,
+	} {
+		target, err := components.ResolveChoice(choosable(t), "test", word[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (wish{target, word[0] == '+'}).fulfilled(running); got != want {
+			t.Errorf("%s is fulfilled: %v", word, got)
+		}
+	}
+}
+
 func TestChooser(t *testing.T) {
 	for name, tc := range map[string]struct {
 		enable, disable string // before

@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +26,7 @@ where one of that kind is meant.`,
   sudo k3m component disable servicelb
   sudo k3m component configure flannel backend=host-gw
   k3m component logs -f dns`,
-		Args: cobra.NoArgs,
+		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(componentListCommand(), componentInfoCommand(), componentLogsCommand(), componentTopCommand(),
@@ -63,7 +62,7 @@ func componentListCommand() *cobra.Command {
 }
 
 func writeComponents(w io.Writer, statuses []components.ComponentStatus) error {
-	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintln(t, "COMPONENT\tVERSION\tSTATE\tRESTARTS\tAGE\tPID\tREASON")
 	for _, s := range statuses {
 		pid := "-"
@@ -86,9 +85,27 @@ func resolveRunning(ctx context.Context, n node, word string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return components.ResolveID(word, statusIDs(statuses))
+}
+
+func statusIDs(statuses []components.ComponentStatus) []string {
 	var ids []string
 	for _, s := range statuses {
 		ids = append(ids, s.ID)
 	}
-	return components.ResolveID(word, ids)
+	return ids
+}
+
+// resolveEnabled is the ID of the component among those that are enabled that a word means; of
+// one that is not, the error says how to enable it.
+func resolveEnabled(n node, word string, enabled []string) (string, error) {
+	id, notEnabled := components.ResolveID(word, enabled)
+	if notEnabled == nil {
+		return id, nil
+	}
+	id, err := resolveKnown(n, word, notEnabled)
+	if err != nil {
+		return "", err
+	}
+	return "", usageError{fmt.Errorf("%s is not enabled; `k3m component enable %s` starts it", id, strings.Replace(id, ".", "=", 1))}
 }

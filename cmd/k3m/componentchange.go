@@ -47,12 +47,11 @@ func componentEnableCommand() *cobra.Command {
 defaults, and what was enabled before where one of the kind may run. The choice is kept
 in a drop-in beside the configuration file; a server that runs starts the component and
 leaves all else alone.`,
-		Example: `  sudo k3m component enable ingress=nginx
-  sudo k3m component enable servicelb
-  sudo k3m component enable addon.whoami`,
+		Example: `  sudo k3m component enable servicelb
+  sudo k3m component enable addon=whoami       # after k3m component install`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.choose(cmd, args, (*chooser).turnOn)
+			return c.choose(cmd, args, true)
 		},
 	}
 	c.addFlags(cmd)
@@ -68,11 +67,11 @@ func componentDisableCommand() *cobra.Command {
 configuration file; a server that runs stops the component, and removes what it left on
 the host and in the cluster, but no user data: disabling local-storage keeps every volume
 readable. If running objects depend on it, they are listed, and --yes is needed.`,
-		Example: `  sudo k3m component disable servicelb traefik
+		Example: `  sudo k3m component disable servicelb metrics-server
   sudo k3m component disable --yes local-storage`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.choose(cmd, args, (*chooser).turnOff)
+			return c.choose(cmd, args, false)
 		},
 	}
 	c.addFlags(cmd)
@@ -80,8 +79,13 @@ readable. If running objects depend on it, they are listed, and --yes is needed.
 }
 
 // choose changes the lists of enabled and disabled components.
-func (c *changeCommand) choose(cmd *cobra.Command, args []string, turn func(*chooser, string) error) error {
-	return c.change(cmd, []string{"enable", "disable"}, func(d *dropIn, l *localConfig) error {
+func (c *changeCommand) choose(cmd *cobra.Command, args []string, on bool) error {
+	turn := (*chooser).turnOff
+	if on {
+		turn = (*chooser).turnOn
+	}
+	var wishes []wish
+	edit := func(d *dropIn, l *localConfig) error {
 		weaker, err := l.load(map[string][]byte{d.path: nil})
 		if err != nil {
 			return err
@@ -95,11 +99,33 @@ func (c *changeCommand) choose(cmd *cobra.Command, args []string, turn func(*cho
 			if err := turn(chooser, word); err != nil {
 				return err
 			}
+			target, err := components.ResolveChoice(l.catalog, fromCommand, word)
+			if err != nil {
+				return err
+			}
+			wishes = append(wishes, wish{target, on})
 		}
 		d.setList("enable", items(config.Texts(weaker.Enable)), chooser.enable)
 		d.setList("disable", items(config.Texts(weaker.Disable)), chooser.disable)
 		return l.sees(d, chooser)
+	}
+	return c.change(cmd, []string{"enable", "disable"}, edit, func(selected []string) bool {
+		return !slices.ContainsFunc(wishes, func(w wish) bool { return !w.fulfilled(selected) })
 	})
+}
+
+// wish is that what target names is selected, or that it is not.
+type wish struct {
+	target components.Target
+	on     bool
+}
+
+// fulfilled tells whether a server with these components does as is wished.
+func (w wish) fulfilled(selected []string) bool {
+	there := slices.ContainsFunc(selected, func(id string) bool {
+		return id == w.target.ID || w.target.ID == "" && strings.HasPrefix(id, w.target.Kind+".")
+	})
+	return there == (w.on && !w.target.None)
 }
 
 // sees checks that no drop-in that is read later undoes the choice.
@@ -140,8 +166,9 @@ func (l *localConfig) load(overlay map[string][]byte) (*config.Config, error) {
 }
 
 // change has edit change k3m's drop-in, and puts the result in force. options are those that
-// edit may change.
-func (c *changeCommand) change(cmd *cobra.Command, options []string, edit func(*dropIn, *localConfig) error) error {
+// edit may change; inForce tells whether a server that has these components selected does as
+// they say.
+func (c *changeCommand) change(cmd *cobra.Command, options []string, edit func(*dropIn, *localConfig) error, inForce func(selected []string) bool) error {
 	if os.Geteuid() != 0 {
 		return errors.New("changing the configuration needs root; try sudo")
 	}
@@ -168,7 +195,15 @@ func (c *changeCommand) change(cmd *cobra.Command, options []string, edit func(*
 	if err != nil {
 		return err
 	}
-	if string(text) == string(d.before) {
+	done := true
+	if running {
+		statuses, err := componentStatuses(ctx, c.node)
+		if err != nil {
+			return err
+		}
+		done = inForce(statusIDs(statuses))
+	}
+	if done && string(text) == string(d.before) {
 		fmt.Fprintln(c.out, "nothing to change: the configuration says so already")
 		return nil
 	}
@@ -274,15 +309,16 @@ func (c *changeCommand) live(ctx context.Context, d *dropIn, text []byte) error 
 	if err := d.write(text); err != nil {
 		return err
 	}
+	start := time.Now()
 	if err := sendAdmin(ctx, c.node.runDir, http.MethodPost, reloadPath, reloadRequest{}, &did); err != nil {
 		return d.unmade(err)
 	}
 	d.close() // others need not wait while components start
-	return c.tell(ctx, d, did)
+	return c.tell(ctx, d, did, start)
 }
 
-// tell prints what changed and waits for what starts.
-func (c *changeCommand) tell(ctx context.Context, d *dropIn, did reloadAnswer) error {
+// tell prints what changed and waits for what starts. The change was asked for at start.
+func (c *changeCommand) tell(ctx context.Context, d *dropIn, did reloadAnswer, start time.Time) error {
 	for _, id := range did.Stopped {
 		fmt.Fprintf(c.out, "stopped %s\n", id)
 		if strings.HasPrefix(id, "local-storage.") {
@@ -307,7 +343,7 @@ func (c *changeCommand) tell(ctx context.Context, d *dropIn, did reloadAnswer) e
 		fmt.Fprintf(c.out, "changed in the files too, and for the next start of k3m: %s\n", strings.Join(did.Later, ", "))
 	}
 	fmt.Fprintf(c.out, "kept in %s\n", d.path)
-	r := readiness{restarts: did.Restarts, told: func(s components.ComponentStatus, after time.Duration) {
+	r := readiness{start: start, restarts: did.Restarts, told: func(s components.ComponentStatus, after time.Duration) {
 		fmt.Fprintf(c.out, "%s %s, ready after %s\n", verbs[s.ID], s.ID, after.Round(10*time.Millisecond))
 	}}
 	return r.await(ctx, c.node, c.timeout, slices.Concat(did.Started, did.Restarted))

@@ -24,7 +24,7 @@ func componentConfigureCommand() *cobra.Command {
 dots (limits.cpu=2); lists and objects are written as in YAML. Nothing is touched unless
 the whole configuration is good. A server that runs restarts this component and no other.`,
 		Example: `  sudo k3m component configure flannel backend=host-gw mtu=1400
-  sudo k3m component configure local-path 'nodes={edge-1: {path: /mnt/ssd}}'
+  sudo k3m component configure local-path 'paths={edge-1: [/mnt/ssd]}'
   sudo k3m component configure flannel --unset mtu`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,7 +38,7 @@ the whole configuration is good. A server that runs restarts this component and 
 				}
 				entry, _ := l.catalog.Find(id)
 				return configure(d, l, entry, args[1:], unset)
-			})
+			}, func([]string) bool { return true })
 		},
 	}
 	c.addFlags(cmd)
@@ -69,6 +69,9 @@ func configure(d *dropIn, l *localConfig, entry components.Entry, settings, unse
 		if !ok || path == "" {
 			return usageError{fmt.Errorf("%q is not of the form KEY=VALUE", setting)}
 		}
+		if slices.ContainsFunc(unset, func(u string) bool { return within(u, path) || within(path, u) }) {
+			return usageError{fmt.Errorf("%s.%s is both set and unset; give one of them", entry.ID(), path)}
+		}
 		value, err := typed(entry.ID(), keys, path, text)
 		if err != nil {
 			return err
@@ -88,6 +91,9 @@ func configure(d *dropIn, l *localConfig, entry components.Entry, settings, unse
 	d.tidy()
 	return nil
 }
+
+// within tells whether a key is another, or lies in it.
+func within(path, other string) bool { return path == other || strings.HasPrefix(path, other+".") }
 
 // unsetPath takes a key away from k3m's drop-in, and from weaker files by a null.
 func unsetPath(d *dropIn, l *localConfig, id, path string, block, merged map[string]any) error {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +27,8 @@ type componentInfo struct {
 	Config json.RawMessage             `json:"config,omitempty"`
 	Status *components.ComponentStatus `json:"status,omitempty"`
 
-	entry components.Entry
+	entry   components.Entry
+	running bool // a server, which alone knows how it fares
 }
 
 func componentInfoCommand() *cobra.Command {
@@ -70,12 +70,9 @@ func findInfo(ctx context.Context, n node, word string) (*componentInfo, error) 
 	if err != nil && !errors.As(err, &none) {
 		return nil, err
 	}
+	running := err == nil
 	// "dns" is the one that runs, where several are there.
-	var running []string
-	for _, s := range statuses {
-		running = append(running, s.ID)
-	}
-	id, err := components.ResolveID(word, running)
+	id, err := components.ResolveID(word, statusIDs(statuses))
 	if err != nil {
 		if id, err = components.ResolveID(word, catalogIDs(catalog)); err != nil {
 			return nil, err
@@ -85,7 +82,7 @@ func findInfo(ctx context.Context, n node, word string) (*componentInfo, error) 
 	if !ok {
 		return nil, fmt.Errorf("component %s runs, but is not installed any more", id)
 	}
-	info := &componentInfo{Info: entry.Info, ID: id, entry: entry}
+	info := &componentInfo{Info: entry.Info, ID: id, entry: entry, running: running}
 	if info.Configuration, err = components.ConfigKeys(entry.Info); err != nil {
 		return nil, err
 	}
@@ -102,38 +99,31 @@ func findInfo(ctx context.Context, n node, word string) (*componentInfo, error) 
 
 func writeInfo(w io.Writer, i *componentInfo) error {
 	fmt.Fprint(w, components.Describe(i.entry))
-	for n, service := range i.Services {
-		fmt.Fprintf(w, "  %-13s %s\n", titled(n, "serves"), service)
-	}
-	if s := i.Status; s != nil {
+	switch s := i.Status; {
+	case s != nil:
 		fmt.Fprintf(w, "  state         %s\n", strings.TrimSuffix(string(s.State)+": "+s.Reason, ": "))
 		fmt.Fprintf(w, "  restarts      %d\n", s.Restarts)
 		if s.LastError != "" {
 			fmt.Fprintf(w, "  last error    %s\n", s.LastError)
 		}
 		fmt.Fprintf(w, "  configured    %s\n", i.Config)
-	} else {
-		fmt.Fprintf(w, "  state         does not run on this node; `k3m component enable %s=%s` starts it\n", i.Kind, i.Name)
+	case !i.running:
+		fmt.Fprintln(w, "  state         unknown, as no server runs; `k3m server` starts one")
+	default:
+		fmt.Fprintf(w, "  state         not enabled; `k3m component enable %s=%s` starts it\n", i.Kind, i.Name)
 	}
 	if len(i.Configuration) == 0 {
 		fmt.Fprintln(w, "\nIt takes no configuration.")
 		return nil
 	}
 	fmt.Fprintf(w, "\nConfiguration (`k3m component configure %s KEY=VALUE`):\n\n", i.ID)
-	t := tabwriter.NewWriter(w, 2, 8, 3, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintln(t, "  KEY\tTYPE\tDEFAULT\tALLOWED\tWHAT IT DOES")
 	for _, k := range i.Configuration {
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\n", k.Path, orDash(k.Type), orDash(string(k.Default)), orDash(k.Allowed),
 			strings.Join(strings.Fields(k.Description), " "))
 	}
 	return t.Flush()
-}
-
-func titled(n int, title string) string {
-	if n > 0 {
-		return ""
-	}
-	return title
 }
 
 func orDash(text string) string {

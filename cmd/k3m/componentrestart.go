@@ -30,6 +30,7 @@ The exit code is 0 when all are ready, else 1.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.resolve()
+			start := time.Now()
 			statuses, err := componentStatuses(cmd.Context(), n)
 			if err != nil {
 				return err
@@ -39,7 +40,7 @@ The exit code is 0 when all are ready, else 1.`,
 				ids = append(ids, s.ID)
 			}
 			for _, word := range args {
-				id, err := components.ResolveID(word, ids)
+				id, err := resolveEnabled(n, word, ids)
 				if err != nil {
 					return err
 				}
@@ -58,6 +59,7 @@ The exit code is 0 when all are ready, else 1.`,
 			w := readiness{restarts: before, told: func(s components.ComponentStatus, after time.Duration) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is ready again after %s\n", s.ID, after.Round(10*time.Millisecond))
 			}}
+			w.start = start
 			return w.await(cmd.Context(), n, timeout, chosen)
 		},
 	}
@@ -67,11 +69,35 @@ The exit code is 0 when all are ready, else 1.`,
 }
 
 func addTimeoutFlag(c *cobra.Command, timeout *time.Duration) {
-	c.Flags().DurationVar(timeout, "timeout", time.Minute, "how long to wait until what was started is ready")
+	*timeout = time.Minute
+	c.Flags().Var((*positiveDuration)(timeout), "timeout", "how long to wait until what was started is ready")
+}
+
+// positiveDuration is a flag's value that a duration of nothing or less is refused for.
+type positiveDuration time.Duration
+
+func (d *positiveDuration) String() string { return time.Duration(*d).String() }
+
+// Type is what a flag's help calls it.
+func (d *positiveDuration) Type() string { return "duration" }
+
+// Set reads the flag's text.
+func (d *positiveDuration) Set(text string) error {
+	value, err := time.ParseDuration(text)
+	if err != nil {
+		return err
+	}
+	if value <= 0 {
+		return errors.New("give more than 0s")
+	}
+	*d = positiveDuration(value)
+	return nil
 }
 
 // readiness waits until components that were told to start (again) are ready.
 type readiness struct {
+	// start is when they were told.
+	start time.Time
 	// restarts counts those before, of components that ran: one that says Ready with no more
 	// than that is the process of before.
 	restarts map[string]int
@@ -84,7 +110,6 @@ func (r readiness) await(ctx context.Context, n node, timeout time.Duration, ids
 	if len(ids) == 0 {
 		return nil
 	}
-	start := time.Now()
 	late := fmt.Errorf("not ready within %s", timeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
 	defer cancel()
@@ -99,7 +124,7 @@ func (r readiness) await(ctx context.Context, n node, timeout time.Duration, ids
 		last[s.ID] = s
 		switch s.State {
 		case components.Ready:
-			r.told(s, time.Since(start))
+			r.told(s, time.Since(r.start))
 			drop(s.ID)
 		case components.Refused, components.CrashLoop, components.Removed:
 			failed = append(failed, notReady(s.ID, s))

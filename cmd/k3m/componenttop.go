@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,7 +88,7 @@ func loadsOf(before, after []components.Usage) []load {
 }
 
 func writeLoads(w io.Writer, loads []load) error {
-	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintln(t, "COMPONENT\tCPU\tMEMORY\tPROCESSES\tRESTARTS")
 	var cpu float64
 	var memory int64

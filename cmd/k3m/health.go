@@ -27,6 +27,8 @@ const (
 	partAPI       = "API"
 	partDatastore = "datastore"
 	partNode      = "node"
+	// partConfiguration is on the board only while the files are not what runs, see notReloaded.
+	partConfiguration = "configuration"
 )
 
 // probePatience bounds the questions of a probe: what does not answer in this time is not well.

@@ -51,6 +51,7 @@ func runKubectl(args []string) error {
 			return err
 		}
 	}
+	restoreKubernetesFlags()
 	os.Args = append([]string{"kubectl"}, args...)
 	logs.GlogSetter(cmd.GetLogVerbosity(os.Args)) //nolint:errcheck // as upstream: an odd -v is refused by the flag parser
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -48,6 +49,33 @@ func writeOutput[T any](w io.Writer, format string, value T, table func(io.Write
 		return err
 	}
 	return table(w, value)
+}
+
+// table is a tabwriter.Writer without the blanks at the ends of lines with which that fills up.
+type table struct {
+	*tabwriter.Writer
+	text strings.Builder
+	out  io.Writer
+}
+
+func newTable(w io.Writer) *table {
+	t := &table{out: w}
+	t.Writer = tabwriter.NewWriter(&t.text, 0, 8, 3, ' ', 0)
+	return t
+}
+
+// Flush writes what there is.
+func (t *table) Flush() error {
+	if err := t.Writer.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(t.text.String()) {
+		if _, err := fmt.Fprintln(t.out, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	t.text.Reset()
+	return nil
 }
 
 // isTerminal tells whether a person looks at what is written.

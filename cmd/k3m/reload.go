@@ -15,6 +15,7 @@ import (
 
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
+	"github.com/k3m-io/k3m/core/health"
 )
 
 const (
@@ -117,10 +118,29 @@ func (s *server) followSignals(ctx context.Context) error {
 		switch {
 		case err != nil && ctx.Err() != nil: // the server stops
 		case err != nil:
+			s.health.Set(notReloaded(err))
 			s.log.Error("configuration not reloaded; all goes on as before", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		default:
 			s.log.Info("configuration reloaded", "changes", answer.String())
 		}
+	}
+}
+
+// unreadableError says that no server could start with the configuration.
+type unreadableError struct{ error }
+
+func (e unreadableError) Unwrap() error { return e.error }
+
+// notReloaded is what the board says from a reload that failed until one succeeds.
+func notReloaded(err error) health.Condition {
+	message := strings.ReplaceAll(err.Error(), "\n", "; ") + "; not in force"
+	var unreadable unreadableError
+	if errors.As(err, &unreadable) {
+		message = strings.TrimSuffix(message, "in force") + "read, and the next start would fail"
+	}
+	return health.Condition{
+		Part: partConfiguration, State: health.Degraded, Message: message,
+		Fix: "mend what the message names and send the server SIGHUP (with systemd: `systemctl reload k3m`)",
 	}
 }
 
@@ -134,7 +154,7 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	defer s.live.turn.Unlock()
 	next, err := s.replan(request)
 	if err != nil {
-		return reloadAnswer{}, err
+		return reloadAnswer{}, unreadableError{err}
 	}
 	client, err := kubernetes.NewForConfig(s.controlPlane.AdminConfig())
 	if err != nil {
@@ -174,6 +194,7 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	}
 	answer.fill(outcome)
 	s.live.use(next)
+	s.health.Remove(partConfiguration)
 	s.live.setLater(answer.Later)
 	if len(answer.Later) > 0 {
 		s.log.Warn("changed options take effect when k3m is started again", "options", strings.Join(answer.Later, ", "))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
@@ -50,23 +51,20 @@ you choose with --enable and --disable.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			var names []string
-			for _, c := range cmd.Commands() {
-				if !c.Hidden {
-					names = append(names, c.Name())
-				}
-			}
-			if noPlugins != nil {
+			if len(args) > 0 && noPlugins != nil {
 				return fmt.Errorf("unknown command %q, unless a component brings it along: %w", args[0], noPlugins)
 			}
-			return usageError{fmt.Errorf("unknown command %q%s; `k3m help` lists them", args[0], config.DidYouMean(args[0], names))}
+			return noSuchCommand(cmd, args)
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: shortVersion(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(helpCommand())
+	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
+	// Cobra gives every command the flags of pflag's command line. Kubernetes' libraries have put
+	// one there, which no command of k3m's obeys.
+	pflag.CommandLine = pflag.NewFlagSet(kubernetesFlags.Name(), pflag.ContinueOnError)
 	root.AddCommand(serverCommand(), statusCommand(), componentCommand(), kubectlCommand(), versionCommand(), uninstallCommand())
 	plugins, err := pluginCommands(root)
 	noPlugins = err
@@ -75,6 +73,48 @@ you choose with --enable and --disable.`,
 		withUsageErrors(c)
 	}
 	return root
+}
+
+// kubernetesFlags is pflag's command line as the libraries of Kubernetes left it. Those get it back
+// before one of them is run: see restoreKubernetesFlags.
+var kubernetesFlags = pflag.CommandLine
+
+func restoreKubernetesFlags() { pflag.CommandLine = kubernetesFlags }
+
+// noSuchCommand refuses the words that a command which has only sub-commands was called with.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	help := strings.Replace(cmd.CommandPath(), cmd.Root().Name(), cmd.Root().Name()+" help", 1)
+	return usageError{fmt.Errorf("unknown command %q%s; `%s` lists them", args[0], config.DidYouMean(args[0], names), help)}
+}
+
+// helpCommand is cobra's, but for what it does with a word that it does not know.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]...",
+		Short:   "Show what a command does and which flags it has",
+		Example: "  k3m help component enable",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if err := noSuchCommand(about, rest); err != nil {
+				return err
+			}
+			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
+			return about.Help()
+		},
+	}
 }
 
 // withUsageErrors makes every mistake in flags or words a usageError.

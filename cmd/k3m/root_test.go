@@ -18,6 +18,12 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		"output format":       {[]string{"component", "list", "-o", "jsn"}, 2, `did you mean "json"?`},
 		"no server":           {[]string{"component", "list", "--run-dir", t.TempDir()}, 1, "no server answers"},
 		"uninstall unasked":   {[]string{"uninstall"}, 2, "--yes"},
+		"no such sub-command": {[]string{"component", "lst"}, 2, `did you mean "list"?`},
+		"help for nothing":    {[]string{"help", "nosuch"}, 2, `unknown command "nosuch"`},
+		"help for a sub-word": {[]string{"help", "component", "lst"}, 2, "k3m help component"},
+		"no patience":         {[]string{"component", "restart", "--timeout", "0s", "dns"}, 2, "--timeout"},
+		"less than none":      {[]string{"component", "enable", "--timeout=-5s", "dns"}, 2, "--timeout"},
+		"no such global flag": {[]string{"component", "list", "--version"}, 2, "unknown flag"},
 		"nothing to install":  {[]string{"component", "install"}, 2, "arg"},
 		"not a configuration": {[]string{"server", "--config", t.TempDir()}, 2, "is a directory"},
 	} {
@@ -35,6 +41,26 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 				t.Errorf("exit code %d, want %d", code, tc.code)
 			}
 		})
+	}
+}
+
+func TestVersionFlag(t *testing.T) {
+	var out strings.Builder
+	root := rootCommand()
+	root.SetArgs([]string{"--version"})
+	root.SetOut(&out)
+	if err := root.Execute(); err != nil || out.String() != "k3m "+shortVersion()+"\n" {
+		t.Errorf("it says %q, %v", out.String(), err)
+	}
+}
+
+func TestHelpOfASubCommand(t *testing.T) {
+	var out strings.Builder
+	root := rootCommand()
+	root.SetArgs([]string{"help", "component", "restart"})
+	root.SetOut(&out)
+	if err := root.Execute(); err != nil || !strings.Contains(out.String(), "k3m component restart COMPONENT...") || strings.Contains(out.String(), "Global Flags") {
+		t.Errorf("it says %q, %v", out.String(), err)
 	}
 }
 

@@ -26,7 +26,7 @@ Each flag is also a key of the configuration file and an environment variable
 is weaker than the flags.`,
 		Example: `  k3m server
   k3m server --enable cni=none
-  k3m server --disable servicelb,ingress --kubelet-arg=max-pods=250
+  k3m server --disable servicelb,metrics-server --kubelet-arg=max-pods=250
   k3m server --config /etc/k3m/edge.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,6 +73,7 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 	if err := log.Adopt(); err != nil {
 		return err
 	}
+	restoreKubernetesFlags()
 	s, err := newServer(plan, loader, hangup, log)
 	if err != nil {
 		return err

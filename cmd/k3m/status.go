@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,10 +87,14 @@ func watchStatus(ctx context.Context, out io.Writer, n node, output string) erro
 func writeStatus(w io.Writer, r nodeReport) error {
 	verdict := "all is well"
 	if !r.Well {
-		verdict = fmt.Sprintf("%d of %d are not well", len(r.Problems), len(r.Parts)+len(r.Components))
+		verb := "are"
+		if len(r.Problems) == 1 {
+			verb = "is"
+		}
+		verdict = fmt.Sprintf("%d of %d %s not well", len(r.Problems), len(r.Parts)+len(r.Components), verb)
 	}
 	fmt.Fprintf(w, "node %s, k3m %s, up %s: %s\n\n", r.Node, r.Version, duration.HumanDuration(time.Since(r.Started)), verdict)
-	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	t := newTable(w)
 	fmt.Fprintln(t, "PART\tSTATE\tFOR\tMESSAGE")
 	for _, c := range r.Parts {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.Part, c.State, duration.HumanDuration(time.Since(c.Since)), c.Message)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/k3m-io/k3m/components"
+	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/health"
 )
 
@@ -29,7 +31,7 @@ func TestStatusOnOneScreen(t *testing.T) {
 	if err := writeStatus(&out, r); err != nil {
 		t.Fatal(err)
 	}
-	want := `node edge-1, k3m v1.37.2+k3m1, up 3d: 1 of 5 are not well
+	want := `node edge-1, k3m v1.37.2+k3m1, up 3d: 1 of 5 is not well
 
 PART                 STATE      FOR   MESSAGE
 datastore            OK         3d
@@ -46,12 +48,29 @@ Not well:
 
 Changed in the configuration, and in force after the next start: kubelet-arg
 `
-	var got strings.Builder
-	for line := range strings.Lines(out.String()) { // tabwriter fills up with spaces
-		got.WriteString(strings.TrimRight(line, " \n") + "\n")
+	if out.String() != want {
+		t.Errorf("the screen is\n%s\nwant\n%s", out.String(), want)
 	}
-	if got.String() != want {
-		t.Errorf("the screen is\n%s\nwant\n%s", got.String(), want)
+}
+
+// TestNotReloaded tells a file that no server could start with from one that this server can't
+// take up.
+func TestNotReloaded(t *testing.T) {
+	mistake := &config.Error{Source: "/etc/k3m/config.yaml:1:1", Message: "unknown key `enabel`"}
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{unreadableError{mistake}, "the next start would fail"},
+		{errors.New("the runtime can't be changed\nwhile the node runs"), "can't be changed; while the node runs; not in force"},
+	} {
+		c := notReloaded(tc.err)
+		if !strings.Contains(c.Message, tc.want) || !strings.Contains(c.Message, strings.Split(tc.err.Error(), "\n")[0]) || c.State == health.OK {
+			t.Errorf("%v becomes %+v", tc.err, c)
+		}
+	}
+	if exitCode(unreadableError{mistake}) != 2 {
+		t.Error("it is no mistake in the configuration any more")
 	}
 }
 

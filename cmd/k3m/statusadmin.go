@@ -29,7 +29,7 @@ type nodeReport struct {
 	Parts      []health.Condition           `json:"parts"`
 	Components []components.ComponentStatus `json:"components"`
 	// Problems are what is not well, the core's first.
-	Problems []problem `json:"problems,omitempty"`
+	Problems []problem `json:"problems"`
 	// Later are options that were changed in the files and wait for the next start.
 	Later []string `json:"later,omitempty"`
 }
@@ -104,6 +104,7 @@ func (s *server) report() nodeReport {
 	r := nodeReport{
 		Version: shortVersion(), Node: s.plan.cfg.NodeName, Started: s.start,
 		Parts: s.health.Conditions(), Components: s.components.Status(), Later: s.live.waiting(),
+		Problems: []problem{}, // also when there are none
 	}
 	for _, c := range r.Parts {
 		if c.State != health.OK {

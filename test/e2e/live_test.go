@@ -217,6 +217,7 @@ func TestLiveControl(t *testing.T) {
 		}
 		hangUp(t, node)
 		logged(t, node, "not reloaded", h.ConfigFile+":2:1")
+		bad(t, h, 1, []string{"status"}, h.ConfigFile+":2:1", "the next start would fail", "SIGHUP")
 		if c := node.Component(t, within(t, 10*time.Second), "ingress.mine"); !c.Ready() || c.Restarts != 0 {
 			t.Errorf("after a bad file: %+v", c)
 		}
@@ -256,6 +257,8 @@ func TestStrongerSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad(t, h, 1, []string{"component", "enable", "ingress=mine"}, "--disable", "stronger than any file", h.ConfigFile)
+	// The files say so already, and yet it is not so.
+	bad(t, h, 1, []string{"component", "enable", "dns"}, "--disable", "stronger than any file", h.ConfigFile)
 	if _, err := os.Stat(ownDropIn(h)); err == nil {
 		t.Error("the drop-in was written")
 	}

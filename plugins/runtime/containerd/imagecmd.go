@@ -26,7 +26,8 @@ import (
 // imageCommand runs `k3m image <args…>`.
 func imageCommand(ctx context.Context, args []string, l layout) error {
 	root := &cobra.Command{
-		Use:           "k3m image",
+		Use:           "image",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "k3m image"},
 		Short:         "Import and list this node's images",
 		SilenceErrors: true,
 		SilenceUsage:  true,
