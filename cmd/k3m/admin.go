@@ -93,6 +93,15 @@ func refuseAdmin(w http.ResponseWriter, status int, err error) {
 	http.Error(w, err.Error(), status)
 }
 
+// refusalStatus is 400 for a mistake in what was asked for, which the command then exits with 2
+// for as if it had found it out itself.
+func refusalStatus(err error) int {
+	if isMistake(err) {
+		return http.StatusBadRequest
+	}
+	return http.StatusUnprocessableEntity
+}
+
 // askAdmin gets path from the server of a node.
 func askAdmin(ctx context.Context, runDir, path string, into any) error {
 	return callAdmin(ctx, runDir, http.MethodGet, path, into)
@@ -160,10 +169,19 @@ func openAdmin(ctx context.Context, runDir, method, path string, value any) (io.
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // without it, the status has to do
 	sentence := strings.TrimSpace(string(text))
 	if sentence == "" || strings.HasPrefix(sentence, "404 page not found") {
-		return nil, fmt.Errorf("ask the server for %s: %s", path, answer.Status)
+		sentence = fmt.Sprintf("ask the server for %s: %s", path, answer.Status)
 	}
-	return nil, errors.New(sentence)
+	return nil, refusedError{answer.StatusCode, sentence}
 }
+
+// refusedError is what a server answered that did not do what it was asked. Any other error
+// leaves open whether it did.
+type refusedError struct {
+	status   int
+	sentence string
+}
+
+func (e refusedError) Error() string { return e.sentence }
 
 // noServerError says that no server runs, or none with this run directory.
 type noServerError struct{ socket string }

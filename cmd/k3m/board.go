@@ -212,7 +212,8 @@ func (s *server) tellComponents() {
 // guardPorts keeps the ports of the node's components closed to the outside.
 func (s *server) guardPorts(ctx context.Context) error {
 	guard := portguard.New(portguard.Options{
-		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Health: s.health, Logger: s.log,
+		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Services: serviceCIDRs,
+		Health: s.health, Logger: s.log,
 	})
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return guard.Run(ctx) })

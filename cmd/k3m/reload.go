@@ -98,7 +98,7 @@ func (s *server) reloadRoutes(mux *http.ServeMux) {
 		}
 		answer, err := s.reload(r.Context(), request)
 		if err != nil {
-			refuseAdmin(w, http.StatusUnprocessableEntity, err)
+			refuseAdmin(w, refusalStatus(err), err)
 			return
 		}
 		answerAdmin(w, answer)

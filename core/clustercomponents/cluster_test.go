@@ -32,6 +32,7 @@ func resource(name string) schema.GroupVersionResource {
 func dns() sdk.Info {
 	return sdk.Info{
 		Kind: "dns", Name: "test", Version: "1.2.3", Summary: "answers", Scope: sdk.NodeScope, Services: []string{"kube-system/test-dns"},
+		Labels: map[string]string{"k8s-app": "test-dns"},
 		Objects: []json.RawMessage{
 			json.RawMessage(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"test-dns","namespace":"kube-system"},"spec":{
 				"clusterIP":"$(CLUSTER_DNS)","clusterIPs":["$(CLUSTER_DNS)"],"trafficDistribution":"PreferSameNode",
@@ -229,6 +230,19 @@ func TestServedEndpoints(t *testing.T) {
 	wantServed(t, "test-dns", both...)
 	wantComponent(t, "dns.test", wantState("Ready", "2/2"))
 
+	t.Run("labels are the server's, not a node's", func(t *testing.T) {
+		forged := answers("Ready", "10.42.1.1")
+		forged.Components[0].Labels = map[string]string{"k8s-app": "forged"}
+		forged.Components[0].Restarts = 7 // so that the summary has seen it
+		one.says(forged)
+		wantComponent(t, "dns.test", func(c nodestatus.Component) error {
+			if c.Status.Restarts != 7 || len(c.Spec.Labels) != 1 || c.Spec.Labels["k8s-app"] != "test-dns" {
+				return fmt.Errorf("%+v", c)
+			}
+			return nil
+		})
+		one.says(answers("Ready", "10.42.1.1"))
+	})
 	t.Run("a component that fails", func(t *testing.T) {
 		one.says(answers("Backoff"))
 		wantServed(t, "test-dns", both[1])

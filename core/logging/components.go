@@ -28,6 +28,9 @@ var hclogLevels = map[hclog.Level]slog.Level{
 
 func (s sink) Accept(name string, level hclog.Level, message string, args ...any) {
 	rec := record{level: hclogLevels[level], origin: name, message: message, fields: pairs(nil, args)}
+	if rec.level == slog.LevelWarn && hangUp.MatchString(message) {
+		rec.level = slog.LevelDebug // as with k3m's own half, see grpcLog
+	}
 	if rec.level >= s.log.minimum() {
 		s.log.write(&rec)
 	}

@@ -95,7 +95,7 @@ func (s kubeSink) Error(err error, message string, args ...any) {
 
 func (s kubeSink) write(level slog.Level, message string, err error, args []any) {
 	from := caller()
-	if isNoise(from.origin, message) {
+	if isNoise(from.origin, message, err) {
 		level = slog.LevelInfo
 	}
 	if !s.log.wanted(level, from.own) {
@@ -147,7 +147,7 @@ func (l *Log) takeBuffer(line []byte) {
 		line = message
 	}
 	message := strings.TrimSpace(string(line))
-	if isNoise(from.origin, message) {
+	if isNoise(from.origin, message, nil) {
 		level = slog.LevelInfo
 	}
 	if l.wanted(level, from.own) {
