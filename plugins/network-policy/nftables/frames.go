@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"sigs.k8s.io/knftables"
@@ -13,6 +14,10 @@ import (
 // chainFrames is the one chain of the table of the family bridge.
 const chainFrames = "forward-frames"
 
+// guardAgain is how long after a failure guard, when called, tries again: a kernel that can't do it
+// mostly never can, and changes of policies must not wait for it.
+const guardAgain = time.Minute
+
 // guard makes the table of the family bridge, unless it is there.
 //
 // The kernel shows the table of inet what one pod sends to another over the bridge, but only frames
@@ -20,23 +25,25 @@ const chainFrames = "forward-frames"
 // (802.1Q with the number 0 is enough, which the other end takes off and ignores) or PPPoE, and
 // whoever gets it sees the packet within. So between pods the bridge passes on nothing but bare
 // IP and ARP.
-func (p *programmer) guard(ctx context.Context) (operations int, err error) {
-	if p.frames == nil || p.guarded {
-		return 0, nil
+func (p *programmer) guard(ctx context.Context) (operations int) {
+	if p.frames == nil || p.guarded || time.Now().Before(p.guardAt) {
+		return 0
 	}
 	tx := p.writeFrames(fmt.Sprintf("meta ibrname %q ", p.network.bridge))
-	err = p.frames.Run(ctx, tx)
+	err := p.frames.Run(ctx, tx)
 	if err != nil && p.network.onlyBridge() {
 		// A kernel without NFT_BRIDGE_META can't tell bridges apart, and need not.
 		tx = p.writeFrames("")
 		err = p.frames.Run(ctx, tx)
 	}
 	if err != nil {
-		return tx.NumOperations(), fmt.Errorf("policies do not hold between pods of this node that send frames with a VLAN's tag, "+
+		p.guardAt = time.Now().Add(guardAgain)
+		p.unguarded = fmt.Errorf("policies do not hold between pods of this node that send frames with a VLAN's tag, "+
 			"since there are no rules for the bridge (kernel options NF_TABLES_BRIDGE and NFT_BRIDGE_META): %w", err)
+		return tx.NumOperations()
 	}
-	p.guarded = true
-	return tx.NumOperations(), nil
+	p.guarded, p.unguarded = true, nil
+	return tx.NumOperations()
 }
 
 // writeFrames replaces the table: its one rule is for what matches.

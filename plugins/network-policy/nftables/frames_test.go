@@ -4,11 +4,14 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	sdkclient "github.com/k3m-io/k3m/sdk/client"
 )
 
 // The headers around a packet that a pod can make.
@@ -62,6 +65,45 @@ func TestTaggedFrames(t *testing.T) {
 		}
 	}
 	closed(t)
+}
+
+// TestUnguardedBridge puts another bridge beside the pods': the component is Degraded if the kernel can't
+// tell them apart, and changes of policies don't wait for that.
+func TestUnguardedBridge(t *testing.T) {
+	n := newNode(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "other0"
+	other := &netlink.Bridge{LinkAttrs: attrs}
+	must(t, netlink.LinkAdd(other))
+	t.Cleanup(func() { must(t, netlink.LinkDel(other)) })
+	n.namespaces(map[string]string{"a": ""})
+	client := n.newPod(11, "a", "client", "app=client")
+	n.newPod(12, "a", "web", "app=web")
+	c := n.begin()
+	for deadline := time.After(10 * time.Second); ; {
+		var report any
+		select {
+		case report = <-c.reports:
+		case <-deadline:
+			t.Fatal("it is neither ready nor degraded")
+		}
+		if _, ready := report.(sdkclient.Ready); ready {
+			t.Skip("the kernel tells bridges apart")
+		}
+		if d, ok := report.(sdkclient.Degraded); ok {
+			if !strings.Contains(d.Reason, "NFT_BRIDGE_META") {
+				t.Errorf("degraded: %s", d.Reason)
+			}
+			break
+		}
+	}
+	policy := policyObject("a", "deny", denyIngress)
+	for range 5 {
+		n.api.put(policy)
+		expect(t, probe{client.place, "", "tcp:10.42.0.12:80", false})
+		n.api.remove(policy)
+		expect(t, probe{client.place, "", "tcp:10.42.0.12:80", true})
+	}
 }
 
 // sneaks sends a UDP packet to a pod on the same bridge, with a wrapping between the addresses

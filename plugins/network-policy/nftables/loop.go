@@ -269,6 +269,8 @@ func (l *loop) sync(ctx context.Context) {
 		l.failing, l.retry = "", retries
 		if reason := l.programmer.network.unseen(); reason != "" {
 			l.report.Degraded(reason)
+		} else if l.programmer.unguarded != nil {
+			l.report.Degraded(l.programmer.unguarded.Error())
 		} else {
 			l.report.Ready()
 		}

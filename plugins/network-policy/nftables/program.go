@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/knftables"
 )
@@ -146,6 +147,9 @@ type programmer struct {
 	fresh   bool
 	closed  bool // as the kernel has it
 	guarded bool // it has frames
+	// unguarded is why not, if the last try failed; the next one is not before guardAt.
+	unguarded error
+	guardAt   time.Time
 }
 
 // size counts what the kernel has.
@@ -166,8 +170,7 @@ func (p *programmer) sync(ctx context.Context, e *engine) (operations int, err e
 	e.done(p.fresh)
 	p.guarded = p.guarded && !p.fresh
 	p.fresh, p.closed = false, e.closed()
-	guard, err := p.guard(ctx)
-	return tx.NumOperations() + guard, err
+	return tx.NumOperations() + p.guard(ctx), nil
 }
 
 func (p *programmer) write(tx *knftables.Transaction, e *engine, deadChains []*chain, deadSets []*set) {
