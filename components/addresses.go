@@ -3,6 +3,7 @@ package components
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,6 +26,7 @@ func withdrawAddresses(ctx context.Context, client kubernetes.Interface, id stri
 	if err != nil {
 		return fmt.Errorf("withdraw the addresses that %s gave: %w", id, err)
 	}
+	var errs []error
 	for _, s := range services.Items {
 		err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 			if len(s.Status.LoadBalancer.Ingress) == 0 || !wroteAddresses(&s, componentPrefix+id) {
@@ -41,10 +43,10 @@ func withdrawAddresses(ctx context.Context, client kubernetes.Interface, id stri
 			return err
 		})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("withdraw the address that %s gave Service %s/%s: %w", id, s.Namespace, s.Name, err)
+			errs = append(errs, fmt.Errorf("withdraw the address that %s gave Service %s/%s: %w", id, s.Namespace, s.Name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // wroteAddresses tells whether a manager is who wrote a Service's addresses.

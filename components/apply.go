@@ -211,7 +211,7 @@ func canonical(config json.RawMessage) []byte {
 // possible finds what can't be changed while the node runs.
 func (d difference) possible(noneNow, noneThen []string) error {
 	for _, c := range slices.Concat(d.gone, d.fresh) {
-		switch c.info.Kind {
+		switch c.kind() {
 		case "runtime":
 			return &NodeRestartError{c.id, "the kubelet and the pods depend on one runtime"}
 		case "cni":
@@ -219,7 +219,7 @@ func (d difference) possible(noneNow, noneThen []string) error {
 		}
 	}
 	for c := range d.change {
-		if isRuntime(c.info) {
+		if c.kind() == "runtime" {
 			return &NodeRestartError{c.id, "the kubelet and the pods depend on it"}
 		}
 	}
@@ -276,7 +276,7 @@ func (s *Supervisor) swap(d difference) Outcome {
 	s.mu.Lock()
 	for _, c := range d.fresh {
 		for _, old := range d.gone {
-			if old.info.Kind == c.info.Kind { // they may want the same ports, rules or devices
+			if old.kind() == c.kind() { // they may want the same ports, rules or devices
 				c.after = append(c.after, old)
 			}
 		}
@@ -349,14 +349,23 @@ func (s *Supervisor) remove(c *component) error {
 // cleanupTimeout is how long a component may take to remove what it left on the host.
 const cleanupTimeout = 20 * time.Second
 
-// settle takes over what the next process is to run with.
-func (c *component) settle() {
+// begin begins another start: the next process runs with what was said last, and it is the
+// one that every restart that was asked for until now will get.
+func (c *component) begin(first bool) {
 	c.sup.mu.Lock()
 	defer c.sup.mu.Unlock()
+	if !first {
+		c.status.Restarts++
+	}
+	select {
+	case <-c.restart:
+	default:
+	}
 	if c.pending != nil {
 		c.entry, c.info, c.config, c.pending = c.pending.entry, c.pending.entry.Info, c.pending.config, nil
 		c.status.Version, c.status.Summary = c.info.Version, c.info.Summary
 	}
+	c.set(Launching, "", nil)
 }
 
 // superseded tells that the process runs with settings that are not the newest.
@@ -381,6 +390,7 @@ func (c *component) waitsFor() string {
 	return ""
 }
 
+// askRestart is called with the lock held.
 func (c *component) askRestart() {
 	select {
 	case c.restart <- struct{}{}:

@@ -136,6 +136,35 @@ func TestChangedConfigurationRestartsItsComponentAlone(t *testing.T) {
 	}
 }
 
+// The first change is taken over while the second is made: with -race this tells of what both
+// touch.
+func TestChangesOneAfterAnother(t *testing.T) {
+	n := newNode(t)
+	a := n.witness(sdk.Info{Kind: "addon", Name: "a", ConfigSchema: portSchema})
+	s := n.run()
+	untilState(t, s, "addon.a", Ready)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	events, taken := s.Watch(ctx), make(chan struct{})
+	go func() {
+		defer close(taken)
+		for st := range events {
+			if st.Restarts > 0 {
+				return
+			}
+		}
+	}()
+	n.apply(s, change([]Entry{a}, map[string]string{"addon.a": `{"port":1}`}))
+	second := change([]Entry{a}, nil)
+	second.Prepare = func(context.Context) error { <-taken; return nil }
+	n.apply(s, second)
+	st := until(t, s, "addon.a", "a third process", func(st ComponentStatus) bool { return st.State == Ready && st.Restarts == 2 })
+	given, err := os.ReadFile(filepath.Join(n.dataDir, "components/addon.a/state/given.json"))
+	if err != nil || strings.Contains(string(given), `"port"`) {
+		t.Errorf("%+v was given %s, %v", st, given, err)
+	}
+}
+
 // A component whose process is not up yet must not go on with settings of yesterday.
 func TestChangedConfigurationOfAWaitingComponent(t *testing.T) {
 	n := newNode(t)

@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,10 +42,19 @@ func Groups(info sdk.Info) []string {
 	return groups
 }
 
+// LeftoverError says which rights of components that are not selected, or addresses that they
+// gave, could not be taken away. Those that are selected have theirs.
+type LeftoverError struct{ Err error }
+
+func (e *LeftoverError) Error() string {
+	return "take away what other components had: " + e.Err.Error()
+}
+func (e *LeftoverError) Unwrap() error { return e.Err }
+
 // Authorize gives each component exactly the API rights of its Info, takes those of all
 // other components away (and the addresses that these gave to Services), and sees to it
 // that components of node scope can write only what belongs to their own node. It returns
-// when the API server heeds the rights.
+// when the API server heeds the rights; a *LeftoverError when only the taking away failed.
 func Authorize(ctx context.Context, client kubernetes.Interface, infos []sdk.Info) error {
 	var selected []sdk.Info
 	for _, info := range infos {
@@ -60,9 +70,13 @@ func Authorize(ctx context.Context, client kubernetes.Interface, infos []sdk.Inf
 	for _, info := range selected {
 		writes.Go(func() error { return authorizeOne(writeCtx, client, info) })
 	}
-	writes.Go(func() error { return unauthorizeOthers(writeCtx, client, selected) })
+	var left error
+	writes.Go(func() error { left = unauthorizeOthers(writeCtx, client, selected); return nil })
 	if err := writes.Wait(); err != nil {
 		return fmt.Errorf("authorize components: %w", err)
+	}
+	if left != nil {
+		return fmt.Errorf("authorize components: %w", &LeftoverError{left})
 	}
 	return nil
 }
@@ -117,7 +131,8 @@ func heeded(ctx context.Context, client kubernetes.Interface, info sdk.Info) err
 	return nil
 }
 
-// unauthorizeOthers removes the bindings and roles of components that are not selected.
+// unauthorizeOthers removes the bindings and roles of components that are not selected. A
+// binding stays as long as addresses that its component gave do: it is the record of them.
 func unauthorizeOthers(ctx context.Context, client kubernetes.Interface, selected []sdk.Info) error {
 	ours := metav1.ListOptions{LabelSelector: managedBy + "=" + fieldManager}
 	unwanted := func(name string) bool {
@@ -128,28 +143,32 @@ func unauthorizeOthers(ctx context.Context, client kubernetes.Interface, selecte
 	if err != nil {
 		return err
 	}
-	for _, b := range bindings.Items {
-		if unwanted(b.Name) {
-			if id := strings.TrimPrefix(b.Name, componentPrefix); strings.HasPrefix(id, "servicelb.") {
-				if err := withdrawAddresses(ctx, client, id); err != nil {
-					return err
-				}
-			}
-			if err := client.RbacV1().ClusterRoleBindings().Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-		}
-	}
 	roles, err := client.RbacV1().ClusterRoles().List(ctx, ours)
 	if err != nil {
 		return err
 	}
-	for _, r := range roles.Items {
-		if unwanted(r.Name) {
-			if err := client.RbacV1().ClusterRoles().Delete(ctx, r.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return err
+	var errs []error
+	for _, b := range bindings.Items {
+		if !unwanted(b.Name) {
+			continue
+		}
+		if id := strings.TrimPrefix(b.Name, componentPrefix); strings.HasPrefix(id, "servicelb.") {
+			if err := withdrawAddresses(ctx, client, id); err != nil {
+				errs = append(errs, err)
+				continue
 			}
 		}
+		if err := client.RbacV1().ClusterRoleBindings().Delete(ctx, b.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+		}
 	}
-	return nil
+	for _, r := range roles.Items {
+		if !unwanted(r.Name) {
+			continue
+		}
+		if err := client.RbacV1().ClusterRoles().Delete(ctx, r.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

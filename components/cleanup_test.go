@@ -41,7 +41,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		o.Config = map[string]json.RawMessage{"addon.strict": json.RawMessage(`{"prot":1}`)}
 	})
 	st := untilState(t, s, "addon.strict", Refused)
-	for _, part := range []string{"its configuration is wrong: prot: ", "port", "correct it and restart k3m"} {
+	for _, part := range []string{"its configuration is wrong: prot: ", "port", "correct it with `k3m component configure`"} {
 		if !strings.Contains(st.Reason, part) {
 			t.Errorf("reason %q lacks %q", st.Reason, part)
 		}

@@ -62,6 +62,12 @@ func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
 	return c
 }
 
+// kind is part of the ID, which never changes: any goroutine may ask.
+func (c *component) kind() string {
+	kind, _, _ := strings.Cut(c.id, ".")
+	return kind
+}
+
 func (c *component) stop(deadline time.Time, cause error) {
 	c.deadline = deadline
 	c.cancel(cause)
@@ -71,10 +77,7 @@ func (c *component) stop(deadline time.Time, cause error) {
 func (c *component) live() {
 	defer close(c.stopped)
 	for first := true; ; first = false {
-		if !first {
-			c.update(func(st *ComponentStatus) { st.Restarts++ })
-		}
-		c.settle()
+		c.begin(first)
 		ready, err := c.attempt()
 		c.update(func(st *ComponentStatus) { st.PID = 0 })
 		var refused refusedError
@@ -136,7 +139,6 @@ func (c *component) pause(timer <-chan time.Time) bool {
 // attempt is one process's life. It returns how long the component was ready and why the
 // process ended; nothing of it is left.
 func (c *component) attempt() (ready time.Duration, err error) {
-	c.enter(Launching, "")
 	out := newOutput(c.logger)
 	p, d, err := c.launch(out)
 	if err != nil {
@@ -328,7 +330,7 @@ func (c *component) checkConfig(p *process) error {
 	for _, problem := range problems {
 		all = append(all, strings.TrimPrefix(problem.Path+": "+problem.Message, ": "))
 	}
-	return refusedError{fmt.Errorf("its configuration is wrong: %s; correct it and restart k3m", strings.Join(all, "; "))}
+	return refusedError{fmt.Errorf("its configuration is wrong: %s; correct it with `k3m component configure`, or in the file and send k3m a SIGHUP", strings.Join(all, "; "))}
 }
 
 // askContext bounds a call that a plugin answers at once.

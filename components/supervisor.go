@@ -284,19 +284,29 @@ func (s *Supervisor) facts() sdk.Facts {
 	return f
 }
 
-// Restart stops a component's process, if one runs, and starts it again at once: a
-// refused component too.
-func (s *Supervisor) Restart(id string) error {
-	for _, c := range s.selected() {
-		if c.id == id {
-			c.askRestart()
-			return nil
-		}
+// Restart stops a component's process, if one is at work, and starts it again at once: one
+// that was refused or waits for its next start, too. A process that is being started, or waits
+// for what it requires, is new already and left alone.
+//
+// It returns at once, and says how many restarts the component's status has when the process
+// is up that was asked for here: one with fewer is the process of before.
+func (s *Supervisor) Restart(id string) (restarts int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.components, func(c *component) bool { return c.id == id })
+	if i < 0 {
+		return 0, fmt.Errorf("restart component %s: it is not enabled on this node", id)
 	}
-	return fmt.Errorf("restart component %s: it is not enabled on this node", id)
+	c := s.components[i]
+	if c.status.State == Launching || c.status.State == Waiting {
+		return c.status.Restarts, nil
+	}
+	c.askRestart()
+	return c.status.Restarts + 1, nil
 }
 
-// Status returns how all components fare, by kind and then by name.
+// Status returns how all components fare: those that run, in the selection's order, and then
+// those that are about to go.
 func (s *Supervisor) Status() []ComponentStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()

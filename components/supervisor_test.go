@@ -2,6 +2,7 @@ package components
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,10 +222,51 @@ func TestChangedFileIsRefusedUntilRestart(t *testing.T) {
 	if err := os.WriteFile(n.entries[0].Executable(), good, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Restart("addon.good"); err != nil {
+	if _, err := s.Restart("addon.good"); err != nil {
 		t.Fatal(err)
 	}
 	untilState(t, s, "addon.good", Ready)
+}
+
+// Whatever the component does when somebody asks, it is ready soon with as many restarts as
+// was said.
+func TestRestartSaysWhatToWaitFor(t *testing.T) {
+	n := newNode(t)
+	n.witness(sdk.Info{Kind: "addon", Name: "a", Requires: []sdk.Requirement{sdk.RequiresAPI}})
+	s := n.run()
+	waiting := untilState(t, s, "addon.a", Waiting)
+	if restarts, err := s.Restart("addon.a"); err != nil || restarts != 0 {
+		t.Errorf("while it waits: %d restarts, %v", restarts, err)
+	}
+	s.Provide(sdk.RequiresAPI)
+	if st := untilState(t, s, "addon.a", Ready); st.PID != waiting.PID || st.Restarts != 0 {
+		t.Errorf("the process that waited was restarted: %+v, was %+v", st, waiting)
+	}
+	for _, state := range []State{Ready, Stopping, Launching, Starting} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		first := 0
+		if state != Ready {
+			var err error
+			if first, err = s.Restart("addon.a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for st := range s.Watch(ctx) {
+			if st.State == state || st.State == Ready && st.Restarts >= first { // it is soon over
+				break
+			}
+		}
+		cancel()
+		restarts, err := s.Restart("addon.a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		until(t, s, "addon.a", fmt.Sprintf("%d restarts, asked for when it was %s", restarts, state),
+			func(st ComponentStatus) bool { return st.State == Ready && st.Restarts >= restarts })
+	}
+	if _, err := s.Restart("addon.b"); err == nil {
+		t.Error("a component that is not there was restarted")
+	}
 }
 
 func TestWritableDirectoryIsRefused(t *testing.T) {

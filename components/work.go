@@ -14,12 +14,8 @@ import (
 // run calls the component's Run and follows it until it has ended, the process has died,
 // or the component is to stop or to start anew.
 func (c *component) run(p *process, r client.RunRequest) (ready time.Duration, err error) {
-	select {
-	case <-c.restart: // asked for while this very process was being started
-		if c.superseded() {
-			return 0, errors.Join(p.end(0), errRestart)
-		}
-	default:
+	if c.superseded() { // while this very process was being started
+		return 0, errors.Join(p.end(0), errRestart)
 	}
 	var readySince time.Time
 	var runErr error

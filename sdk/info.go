@@ -67,8 +67,11 @@ type Info struct {
 	// Objects are Kubernetes objects, as JSON, that a server keeps applied as long as the
 	// component is selected, and removes when it is not: Services without a selector,
 	// classes, an APIService. In their strings $(CLUSTER_DNS), $(CLUSTER_DOMAIN) and
-	// $(SERVER_CA) (PEM in base64) stand for the cluster's. Objects of RBAC and of
-	// admission are refused: Rules are the way to rights.
+	// $(SERVER_CA) (PEM in base64) stand for the cluster's, but not in names. An APIService
+	// of one of Services waits until that is served for the first time. Allowed are
+	// Service, ConfigMap, Namespace, StorageClass, CSIDriver, IngressClass, GatewayClass,
+	// PriorityClass, RuntimeClass, APIService, CustomResourceDefinition and the kinds that
+	// these definitions define: no pods, no credentials, no rights.
 	Objects []json.RawMessage `json:"objects,omitempty"`
 
 	// Abilities are the optional abilities. The SDK fills them in; an author leaves

@@ -190,6 +190,9 @@ func (i Info) validateServices() error {
 		if !service.MatchString(s) {
 			return fmt.Errorf("services: %.80q is not <namespace>/<name>", s)
 		}
+		if s == apiService {
+			return fmt.Errorf("services: %s is the API itself, which no component serves", s)
+		}
 		if slices.Contains(i.Services[:n], s) {
 			return fmt.Errorf("services: %s twice", s)
 		}
@@ -200,40 +203,6 @@ func (i Info) validateServices() error {
 	for key, value := range i.Labels {
 		if !labelKey.MatchString(key) || !labelValue.MatchString(value) {
 			return fmt.Errorf("labels: %.80q: %.80q is no label", key, value)
-		}
-	}
-	return nil
-}
-
-// objectHead is what every Kubernetes object has.
-type objectHead struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name      string `json:"name"`
-		Namespace string `json:"namespace"`
-	} `json:"metadata"`
-}
-
-// refusedGroups are those of objects that would give a component rights other than its
-// Rules, or a say in what others write.
-var refusedGroups = []string{"rbac.authorization.k8s.io", "admissionregistration.k8s.io", "certificates.k8s.io"}
-
-func (i Info) validateObjects() error {
-	if len(i.Objects) > maxItems {
-		return fmt.Errorf("objects: more than %d entries", maxItems)
-	}
-	for n, raw := range i.Objects {
-		var head objectHead
-		if err := json.Unmarshal(raw, &head); err != nil || len(raw) > maxObject {
-			return fmt.Errorf("objects[%d]: want a JSON object of at most %d bytes: %v", n, maxObject, err)
-		}
-		if head.APIVersion == "" || head.Kind == "" || head.Metadata.Name == "" {
-			return fmt.Errorf("objects[%d]: apiVersion, kind or metadata.name is missing", n)
-		}
-		group, _, _ := strings.Cut(head.APIVersion, "/")
-		if slices.Contains(refusedGroups, group) {
-			return fmt.Errorf("objects[%d]: %s %s: objects of %s are not a component's to own", n, head.Kind, head.Metadata.Name, group)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,37 @@ func exampleInfo() Info {
 
 func TestValidateAcceptsAGoodInfo(t *testing.T) {
 	if err := exampleInfo().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+const aService = `{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"acme","name":"a"}}`
+
+func objects(texts ...string) (out []json.RawMessage) {
+	for _, text := range texts {
+		out = append(out, json.RawMessage(text))
+	}
+	return out
+}
+
+func named(apiVersion, kind, namespace, name string) string {
+	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"namespace":%q,"name":%q}}`, apiVersion, kind, namespace, name)
+}
+
+// serving is an object that brings an API group, and maybe a kind in it.
+func serving(apiVersion, kind, group, defined string) string {
+	return fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"name":"a"},"spec":{"group":%q,"names":{"kind":%q}}}`, apiVersion, kind, group, defined)
+}
+
+func TestValidateAcceptsObjects(t *testing.T) {
+	i := exampleInfo()
+	i.Objects = objects(aService, named("v1", "ConfigMap", "acme", "a"), named("v1", "Namespace", "", "acme"),
+		named("storage.k8s.io/v1", "StorageClass", "", "a"), named("storage.k8s.io/v1", "CSIDriver", "", "a"),
+		named("networking.k8s.io/v1", "IngressClass", "", "a"), named("gateway.networking.k8s.io/v1", "GatewayClass", "", "a"),
+		named("scheduling.k8s.io/v1", "PriorityClass", "", "a"), named("node.k8s.io/v1", "RuntimeClass", "", "a"),
+		serving("apiregistration.k8s.io/v1", "APIService", "metrics.k8s.io", ""), named("acme.example.org/v1", "Widget", "a", "a"),
+		serving("apiextensions.k8s.io/v1", "CustomResourceDefinition", "acme.example.org", "Widget"))
+	if err := i.Validate(); err != nil {
 		t.Error(err)
 	}
 }
@@ -66,6 +98,41 @@ func TestValidateRefuses(t *testing.T) {
 		}, `requires "a", which is no property`},
 		{"commands that nobody serves", func(i *Info) { i.Abilities = nil }, "implement Commander"},
 		{"a command twice", func(i *Info) { i.Commands = append(i.Commands, i.Commands[0]) }, `"dig" twice`},
+		{"the API as its Service", func(i *Info) { i.Services = []string{"default/kubernetes"} }, "the API itself"},
+		{"an object that is a list", func(i *Info) { i.Objects = objects(`[]`) }, "objects[0]: want a JSON object"},
+		{"an object without a name", func(i *Info) { i.Objects = objects(`{"apiVersion":"v1","kind":"ConfigMap"}`) }, "metadata.name is missing"},
+		{"a DaemonSet", func(i *Info) { i.Objects = objects(aService, named("apps/v1", "DaemonSet", "a", "a")) },
+			"objects[1]: DaemonSet a: not a component's to own; allowed are APIService, CSIDriver, ConfigMap,"},
+		{"a Secret", func(i *Info) { i.Objects = objects(named("v1", "Secret", "kube-system", "a")) }, "not a component's to own"},
+		{"a Pod", func(i *Info) { i.Objects = objects(named("v1", "Pod", "kube-system", "a")) }, "not a component's to own"},
+		{"a ServiceAccount", func(i *Info) { i.Objects = objects(named("v1", "ServiceAccount", "kube-system", "a")) }, "not a component's to own"},
+		{"a list of objects", func(i *Info) { i.Objects = objects(named("v1", "List", "", "a")) }, "not a component's to own"},
+		{"rights", func(i *Info) {
+			i.Objects = objects(named("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", "a"))
+		}, "not a component's to own"},
+		{"a Service of another group", func(i *Info) { i.Objects = objects(named("serving.knative.dev/v1", "Service", "a", "a")) }, "not a component's to own"},
+		{"a kind that another spelling hides", func(i *Info) {
+			i.Objects = objects(`{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"a"},"Kind":"ConfigMap","APIVersion":"v1"}`)
+		}, "DaemonSet a: not a component's to own"},
+		{"the API's Service", func(i *Info) { i.Objects = objects(named("v1", "Service", "default", "kubernetes")) }, "the API itself"},
+		{"whom the API server trusts", func(i *Info) {
+			i.Objects = objects(named("v1", "ConfigMap", "kube-system", "extension-apiserver-authentication"))
+		}, "whom the cluster trusts"},
+		{"whom pods trust", func(i *Info) { i.Objects = objects(named("v1", "ConfigMap", "acme", "kube-root-ca.crt")) }, "whom the cluster trusts"},
+		{"a placeholder in a name", func(i *Info) { i.Objects = objects(named("v1", "ConfigMap", "acme", "a-$(CLUSTER_DOMAIN)")) }, "no placeholders"},
+		{"the cluster's namespace", func(i *Info) { i.Objects = objects(named("v1", "Namespace", "", "kube-system")) }, "it is the cluster's"},
+		{"the core's API group", func(i *Info) { i.Objects = objects(serving("apiregistration.k8s.io/v1", "APIService", "", "")) }, "not a component's to serve"},
+		{"the API group of rights", func(i *Info) {
+			i.Objects = objects(serving("apiregistration.k8s.io/v1", "APIService", "rbac.authorization.k8s.io", ""))
+		}, "not a component's to serve"},
+		{"a DaemonSet as a kind of its own", func(i *Info) {
+			i.Objects = objects(serving("apiextensions.k8s.io/v1", "CustomResourceDefinition", "apps", "DaemonSet"), named("apps/v1", "DaemonSet", "a", "a"))
+		}, `the API group "apps" is not a component's to serve`},
+		{"a kind of another's definition", func(i *Info) { i.Objects = objects(named("acme.example.org/v1", "Widget", "a", "a")) }, "not a component's to own"},
+		{"another kind of its definition's group", func(i *Info) {
+			i.Objects = objects(serving("apiextensions.k8s.io/v1", "CustomResourceDefinition", "acme.example.org", "Gadget"),
+				named("acme.example.org/v1", "Widget", "a", "a"))
+		}, "not a component's to own"},
 		{"an endless list", func(i *Info) { i.Images = make([]string, 257) }, "more than 256 entries"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

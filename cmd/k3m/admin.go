@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -26,7 +27,7 @@ const maxAdminAnswer = 4 << 20
 
 func adminSocket(runDir string) string { return filepath.Join(runDir, "server", "admin.sock") }
 
-// serveAdmin serves the admin socket until ctx ends.
+// serveAdmin serves the admin socket until ctx ends and, within reason, no request is under way.
 func (s *server) serveAdmin(ctx context.Context) error {
 	socket := adminSocket(s.plan.cfg.RunDir)
 	// The data directory's lock is held, so a socket that is there is a dead server's.
@@ -42,14 +43,34 @@ func (s *server) serveAdmin(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	s.adminRoutes(mux)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
-	stopped := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stopped()
-	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	return serveRequests(ctx, listener, mux, s.log)
+}
+
+// serveRequests serves until ctx ends, with which requests under way are to end.
+func serveRequests(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // what follows something ends with it
 	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminGrace)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		log.Warn("a command's request goes on although the server stops", "error", errors.Join(err, srv.Close()))
+	}
+	<-served
 	return nil
 }
+
+// adminGrace is how long requests under way may take when the server stops: a reload ends with the
+// components, which have stopped by then.
+const adminGrace = 3 * time.Second
 
 // adminRoutes are what sub-commands may ask. Each lives beside the command that asks it.
 func (s *server) adminRoutes(mux *http.ServeMux) {
@@ -70,6 +91,15 @@ func answerAdmin(w http.ResponseWriter, value any) {
 // refuseAdmin answers with one sentence, which askAdmin returns as its error.
 func refuseAdmin(w http.ResponseWriter, status int, err error) {
 	http.Error(w, err.Error(), status)
+}
+
+// refusalStatus is 400 for a mistake in what was asked for, which the command then exits with 2
+// for as if it had found it out itself.
+func refusalStatus(err error) int {
+	if isMistake(err) {
+		return http.StatusBadRequest
+	}
+	return http.StatusUnprocessableEntity
 }
 
 // askAdmin gets path from the server of a node.
@@ -139,10 +169,19 @@ func openAdmin(ctx context.Context, runDir, method, path string, value any) (io.
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // without it, the status has to do
 	sentence := strings.TrimSpace(string(text))
 	if sentence == "" || strings.HasPrefix(sentence, "404 page not found") {
-		return nil, fmt.Errorf("ask the server for %s: %s", path, answer.Status)
+		sentence = fmt.Sprintf("ask the server for %s: %s", path, answer.Status)
 	}
-	return nil, errors.New(sentence)
+	return nil, refusedError{answer.StatusCode, sentence}
 }
+
+// refusedError is what a server answered that did not do what it was asked. Any other error
+// leaves open whether it did.
+type refusedError struct {
+	status   int
+	sentence string
+}
+
+func (e refusedError) Error() string { return e.sentence }
 
 // noServerError says that no server runs, or none with this run directory.
 type noServerError struct{ socket string }

@@ -29,10 +29,15 @@ type board struct {
 
 	mu       sync.Mutex
 	cluster  *clustercomponents.Cluster // nil before the API is ready
-	node     *clustercomponents.Node    // nil before the node has joined
+	node     nodeWriter                 // nil before the node has joined
 	status   nodestatus.NodeStatus      // what the node says, or will say
 	selected []sdk.Info
 	chosen   bool // setSelected was called
+}
+
+// nodeWriter writes what a node says of itself: a clustercomponents.Node.
+type nodeWriter interface {
+	Update(change func(*nodestatus.NodeStatus))
 }
 
 func newBoard() *board { return &board{ready: make(chan struct{})} }
@@ -74,6 +79,20 @@ func (b *board) updateNode(change func(*nodestatus.NodeStatus)) {
 	b.tell()
 }
 
+// join hands on what the node says, to node from now on. Nobody else updates node: the board replaces
+// all of it.
+func (b *board) join(node nodeWriter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.node = node
+	b.tell()
+}
+
+// setPorts takes note of the node's ports that Services may not have.
+func (b *board) setPorts(held []nodestatus.PortHolder) {
+	b.updateNode(func(st *nodestatus.NodeStatus) { st.Ports = held })
+}
+
 // tell hands on what the node says. The lock is held.
 func (b *board) tell() {
 	if b.node != nil {
@@ -82,16 +101,32 @@ func (b *board) tell() {
 	}
 }
 
+// withdraw takes back the endpoints of a node whose components have stopped.
+func (b *board) withdraw(node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cluster != nil {
+		b.cluster.Withdraw(node)
+	}
+}
+
 // keepBoard runs both halves of the board, and the guard of the ports that are on it, until ctx ends.
-// It ends after the components do, so that their endpoints are withdrawn.
+// It ends after the components do: the node's half says so, and then the cluster's withdraws their
+// endpoints.
 func (s *server) keepBoard(ctx context.Context) error {
-	halves, ctx := errgroup.WithContext(ctx)
-	halves.Go(func() error { return s.keepCluster(ctx) })
-	halves.Go(func() error { return s.keepNode(ctx) })
-	halves.Go(func() error { return s.guardPorts(ctx) })
 	if err := componentmetrics.Register(s.metricSources, s.log); err != nil {
 		return err
 	}
+	halves, ctx := errgroup.WithContext(ctx)
+	clusterCtx, endCluster := context.WithCancel(context.WithoutCancel(ctx))
+	halves.Go(func() error { return s.keepCluster(clusterCtx) })
+	halves.Go(func() error {
+		defer endCluster()
+		err := s.keepNode(ctx)
+		s.board.withdraw(s.plan.cfg.NodeName)
+		return err
+	})
+	halves.Go(func() error { return s.guardPorts(ctx) })
 	return halves.Wait()
 }
 
@@ -141,40 +176,43 @@ func (s *server) keepNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.board.mu.Lock()
-	s.board.node = node
-	s.board.tell()
-	s.board.mu.Unlock()
+	s.board.join(node)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("look at the node's ports: %w", err)
 	}
 	halves, ctx := errgroup.WithContext(ctx)
-	halves.Go(func() error { return node.Run(ctx) })
+	nodeCtx, endNode := context.WithCancel(context.WithoutCancel(ctx))
+	halves.Go(func() error { return node.Run(nodeCtx) })
 	halves.Go(func() error {
 		return ports.Watch(ctx, ports.Options{
-			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log,
-			Report: func(held []nodestatus.PortHolder) {
-				node.Update(func(st *nodestatus.NodeStatus) { st.Ports = held })
-			},
+			Client: client, NodeIPs: s.plan.cfg.NodeIPs, Logger: s.log, Report: s.board.setPorts,
 		})
 	})
 	halves.Go(func() error {
+		defer endNode()
 		for range s.components.Watch(ctx) {
-			all, gateways := s.componentStates(), texts(s.components.PodGateways())
-			s.board.updateNode(func(st *nodestatus.NodeStatus) {
-				st.Components, st.PodGateways, st.NodeIPs = all, gateways, texts(s.plan.cfg.NodeIPs)
-			})
+			s.tellComponents()
 		}
+		s.tellComponents() // the last word: they have stopped
 		return nil
 	})
 	return halves.Wait()
 }
 
+// tellComponents has the node say how its components fare.
+func (s *server) tellComponents() {
+	all, gateways := s.componentStates(), texts(s.components.PodGateways())
+	s.board.updateNode(func(st *nodestatus.NodeStatus) {
+		st.Components, st.PodGateways, st.NodeIPs = all, gateways, texts(s.plan.cfg.NodeIPs)
+	})
+}
+
 // guardPorts keeps the ports of the node's components closed to the outside.
 func (s *server) guardPorts(ctx context.Context) error {
 	guard := portguard.New(portguard.Options{
-		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Health: s.health, Logger: s.log,
+		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Services: serviceCIDRs,
+		Health: s.health, Logger: s.log,
 	})
 	halves, ctx := errgroup.WithContext(ctx)
 	halves.Go(func() error { return guard.Run(ctx) })

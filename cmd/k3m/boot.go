@@ -144,19 +144,20 @@ func (s *server) prepare(log *logging.Log) error {
 }
 
 // run runs the node until ctx ends or a part of it fails. Stopping goes against the
-// start: kubelet, components, control plane. Pods stay.
+// start: kubelet, components, control plane. Pods stay. What changes components stops after
+// them: they refuse changes then, and one under way ends with them.
 func (s *server) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	parts := []part{
 		{"control plane", s.controlPlane.Run},
 		{"state of components", s.keepBoard},
+		{"reload on SIGHUP", s.followSignals},
+		{"admin socket", s.serveAdmin},
 		{"components", s.components.Run},
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
-		{"reload on SIGHUP", s.followSignals},
 		{"health", s.watchHealth},
-		{"admin socket", s.serveAdmin},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {
@@ -237,7 +238,7 @@ func (s *server) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := components.Authorize(ctx, client, s.plan.selection.Infos()); err != nil {
+	if err := s.authorize(ctx, client, s.plan.selection.Infos()); err != nil {
 		return err
 	}
 	s.board.setSelected(s.live.inForce().selection.Infos())

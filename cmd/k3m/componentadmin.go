@@ -25,6 +25,11 @@ const (
 	usagePath           = "/v1/usage"
 )
 
+// restartAnswer says how many restarts a component has had when it is up again.
+type restartAnswer struct {
+	Restarts int `json:"restarts"`
+}
+
 func componentPath(id, what string) string {
 	return componentsPath + "/" + url.PathEscape(id) + "/" + what
 }
@@ -53,11 +58,12 @@ func (s *server) componentRoutes(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET "+componentsPath+"/{id}/logs", s.serveLogs)
 	mux.HandleFunc("POST "+componentsPath+"/{id}/restart", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.components.Restart(r.PathValue("id")); err != nil {
+		restarts, err := s.components.Restart(r.PathValue("id"))
+		if err != nil {
 			refuseAdmin(w, http.StatusUnprocessableEntity, err)
 			return
 		}
-		w.WriteHeader(http.StatusNoContent)
+		answerAdmin(w, restartAnswer{restarts})
 	})
 	mux.HandleFunc("GET "+usagePath, func(w http.ResponseWriter, _ *http.Request) {
 		usage, err := s.components.Usage()

@@ -311,10 +311,7 @@ func (c *changeCommand) live(ctx context.Context, d *dropIn, text []byte) error 
 	}
 	start := time.Now()
 	if err := sendAdmin(ctx, c.node.runDir, http.MethodPost, reloadPath, reloadRequest{}, &did); err != nil {
-		if restored := d.restore(); restored != nil {
-			return fmt.Errorf("%w; nor could the configuration of before be put back: %w", err, restored)
-		}
-		return err
+		return d.unmade(err)
 	}
 	d.close() // others need not wait while components start
 	return c.tell(ctx, d, did, start)

@@ -122,6 +122,10 @@ func takeUp(cmd *cobra.Command, n node, entry components.Entry) error {
 	defer cancel()
 	var did reloadAnswer
 	if err := sendAdmin(ctx, n.runDir, http.MethodPost, reloadPath, reloadRequest{}, &did); err != nil {
+		var refused refusedError
+		if !errors.As(err, &refused) {
+			return fmt.Errorf("%w; the server may have started the new file: look at `k3m component list`", err)
+		}
 		return fmt.Errorf("the server goes on with the file of before: %w", err)
 	}
 	r := readiness{restarts: did.Restarts, told: func(s components.ComponentStatus, after time.Duration) {

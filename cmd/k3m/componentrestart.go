@@ -21,7 +21,8 @@ func componentRestartCommand() *cobra.Command {
 		Use:   "restart COMPONENT...",
 		Short: "Restart components and wait until they are ready again",
 		Long: `Stop the process of each component, start it anew, and wait until it is ready again. No
-other component is touched, nor any pod. A refused component is looked at again.
+other component is touched, nor any pod. A refused component is looked at again; one that
+is being started, or waits for something, is only waited for.
 
 The exit code is 0 when all are ready, else 1.`,
 		Example: `  sudo k3m component restart dns
@@ -35,10 +36,8 @@ The exit code is 0 when all are ready, else 1.`,
 				return err
 			}
 			var ids, chosen []string
-			restarts := map[string]int{}
 			for _, s := range statuses {
 				ids = append(ids, s.ID)
-				restarts[s.ID] = s.Restarts
 			}
 			for _, word := range args {
 				id, err := resolveEnabled(n, word, ids)
@@ -49,12 +48,15 @@ The exit code is 0 when all are ready, else 1.`,
 					chosen = append(chosen, id)
 				}
 			}
+			before := map[string]int{}
 			for _, id := range chosen {
-				if err := callAdmin(cmd.Context(), n.runDir, http.MethodPost, componentPath(id, "restart"), nil); err != nil {
+				var answer restartAnswer
+				if err := callAdmin(cmd.Context(), n.runDir, http.MethodPost, componentPath(id, "restart"), &answer); err != nil {
 					return err
 				}
+				before[id] = answer.Restarts - 1
 			}
-			w := readiness{restarts: restarts, told: func(s components.ComponentStatus, after time.Duration) {
+			w := readiness{restarts: before, told: func(s components.ComponentStatus, after time.Duration) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is ready again after %s\n", s.ID, after.Round(10*time.Millisecond))
 			}}
 			w.start = start

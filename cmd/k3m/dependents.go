@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -43,9 +44,9 @@ func findDependents(ctx context.Context, client kubernetes.Interface, before, af
 		stays := slices.ContainsFunc(after.Entries, func(e components.Entry) bool { return e.ID() == info.ID() })
 		replaced := slices.ContainsFunc(after.Entries, func(e components.Entry) bool { return e.Info.Kind == info.Kind })
 		find := finders[info.Kind]
-		// Another DNS or load balancer takes over; another storage can't have the volumes, nor
-		// another ingress the classes.
-		if stays || find == nil || replaced && (info.Kind == "dns" || info.Kind == "servicelb") {
+		// Another storage can't have the volumes, nor another ingress the classes; of all
+		// other kinds the next one takes over.
+		if stays || find == nil || replaced && info.Kind != "local-storage" && info.Kind != "ingress" {
 			continue
 		}
 		d := dependents{Component: info.ID()}
@@ -61,6 +62,7 @@ func findDependents(ctx context.Context, client kubernetes.Interface, before, af
 
 var finders = map[string]func(context.Context, kubernetes.Interface, sdk.Info, *dependents) error{
 	"local-storage": findVolumes, "servicelb": findBalanced, "ingress": findIngresses, "dns": findResolvers,
+	"network-policy": findPolicies, "metrics-server": findAutoscalers,
 }
 
 // findVolumes finds the claims and volumes of the component's storage classes.
@@ -132,6 +134,36 @@ func findResolvers(ctx context.Context, client kubernetes.Interface, _ sdk.Info,
 		asks := p.Spec.DNSPolicy == corev1.DNSClusterFirstWithHostNet || p.Spec.DNSPolicy == corev1.DNSClusterFirst && !p.Spec.HostNetwork
 		if asks && !ended {
 			d.add("pod", p.Namespace, p.Name)
+		}
+	}
+	return nil
+}
+
+// findPolicies finds all NetworkPolicies.
+func findPolicies(ctx context.Context, client kubernetes.Interface, _ sdk.Info, d *dependents) error {
+	d.Effect = "nothing enforces them any more"
+	policies, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, p := range policies.Items {
+		d.add("networkpolicy", p.Namespace, p.Name)
+	}
+	return nil
+}
+
+// findAutoscalers finds what scales by processor time or memory.
+func findAutoscalers(ctx context.Context, client kubernetes.Interface, _ sdk.Info, d *dependents) error {
+	d.Effect = "they scale nothing any more, for want of metrics"
+	autoscalers, err := client.AutoscalingV2().HorizontalPodAutoscalers("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, a := range autoscalers.Items {
+		if slices.ContainsFunc(a.Spec.Metrics, func(m autoscalingv2.MetricSpec) bool {
+			return m.Type == autoscalingv2.ResourceMetricSourceType || m.Type == autoscalingv2.ContainerResourceMetricSourceType
+		}) {
+			d.add("horizontalpodautoscaler", a.Namespace, a.Name)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/sdk"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,9 +30,17 @@ func TestDependents(t *testing.T) {
 		&corev1.Pod{ObjectMeta: meta("asks"), Spec: corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst}},
 		&corev1.Pod{ObjectMeta: meta("on-the-host"), Spec: corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst, HostNetwork: true}},
 		&corev1.Pod{ObjectMeta: meta("ended"), Spec: corev1.PodSpec{DNSPolicy: corev1.DNSClusterFirst}, Status: corev1.PodStatus{Phase: corev1.PodSucceeded}},
+		&networkingv1.NetworkPolicy{ObjectMeta: meta("closed")},
+		&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: meta("busy"), Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ExternalMetricSourceType}, {Type: autoscalingv2.ResourceMetricSourceType}}}},
+		&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: meta("one-container"), Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ContainerResourceMetricSourceType}}}},
+		&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: meta("queue"), Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ExternalMetricSourceType}}}},
 	)
 	entries := map[string]components.Entry{}
-	for _, id := range []string{"dns.coredns", "dns.other", "ingress.traefik", "servicelb.nodeip", "local-storage.local-path", "local-storage.other", "addon.a"} {
+	for _, id := range []string{"dns.coredns", "dns.other", "ingress.traefik", "servicelb.nodeip", "local-storage.local-path", "local-storage.other", "network-policy.a", "network-policy.b",
+		"metrics-server.a", "addon.a"} {
 		kind, name, _ := strings.Cut(id, ".")
 		info := sdk.Info{Kind: kind, Name: name}
 		if id == "local-storage.local-path" {
@@ -53,6 +62,9 @@ func TestDependents(t *testing.T) {
 		"ingress":           {"ingress.traefik", "", "ingress.traefik: ingress default/site"},
 		"DNS":               {"dns.coredns", "", "dns.coredns: pod default/asks"},
 		"DNS, replaced":     {"dns.coredns", "dns.other", ""},
+		"policies":          {"network-policy.a", "", "network-policy.a: networkpolicy default/closed"},
+		"policies, of b":    {"network-policy.a", "network-policy.b", ""},
+		"metrics":           {"metrics-server.a", "", "metrics-server.a: horizontalpodautoscaler default/busy, horizontalpodautoscaler default/one-container"},
 		"nothing stops":     {"dns.coredns", "dns.coredns addon.a", ""},
 		"nobody depends":    {"addon.a", "", ""},
 	} {

@@ -31,25 +31,18 @@ type dropIn struct {
 	path   string
 	before []byte // nil when it does not exist
 	values map[string]any
-	lock   *os.File
+	lock   *os.File // nil after close
 }
 
 // openDropIn reads the drop-in beside a configuration file, and waits for others that change
 // it.
 func openDropIn(file string) (*dropIn, error) {
 	dir := config.DropInDir(file)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder of drop-ins: %w", err)
-	}
-	lock, err := os.Open(dir)
+	lock, err := lockDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open the folder of drop-ins: %w", err)
 	}
 	d := &dropIn{path: filepath.Join(dir, ownDropIn), lock: lock, values: map[string]any{}}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		d.close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
 	d.before, err = os.ReadFile(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -67,9 +60,58 @@ func openDropIn(file string) (*dropIn, error) {
 	return d, nil
 }
 
+// lockDir makes the folder, if need be, and locks it.
+func lockDir(dir string) (*os.File, error) {
+	for {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			there, thereErr := os.Lstat(dir)
+			if errors.Is(err, fs.ErrExist) && (thereErr != nil || there.IsDir()) {
+				continue // it was removed while MkdirAll looked
+			}
+			return nil, err
+		}
+		lock, err := os.Open(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever held it has just removed it
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := flock(lock); err != nil {
+			lock.Close()
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		// While this waited, the folder may have been removed, and made anew by somebody
+		// who has the lock of that one.
+		locked, err := lock.Stat()
+		there, thereErr := os.Stat(dir)
+		if err == nil && thereErr == nil && os.SameFile(locked, there) {
+			return lock, nil
+		}
+		lock.Close()
+		if err != nil || thereErr != nil && !errors.Is(thereErr, fs.ErrNotExist) {
+			return nil, errors.Join(err, thereErr)
+		}
+	}
+}
+
+// flock waits for the lock; a signal, which the runtime sends itself, does not end that.
+func flock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// close gives the file free. It may be called again.
 func (d *dropIn) close() {
-	_ = d.lock.Close()                  // it was only a lock
+	if d.lock == nil {
+		return
+	}
 	_ = os.Remove(filepath.Dir(d.path)) // of which nothing is left if there is no file in it
+	_ = d.lock.Close()                  // it was only a lock
+	d.lock = nil
 }
 
 // text is the file's content; nil when it has none and is to be removed.
@@ -100,6 +142,21 @@ func (d *dropIn) write(text []byte) error {
 
 // restore puts the old file back.
 func (d *dropIn) restore() error { return d.write(d.before) }
+
+// unmade deals with a change that is written, and that the server was told to make: the file of
+// before comes back if the server said no, or had gone before it heard of it. If it did not say,
+// it may have made the change, and the file stays.
+func (d *dropIn) unmade(err error) error {
+	var refused refusedError
+	var none noServerError
+	if !errors.As(err, &refused) && !errors.As(err, &none) {
+		return fmt.Errorf("%w; the server may have made the change, so it is kept in %s: look at `k3m status`", err, d.path)
+	}
+	if restored := d.restore(); restored != nil {
+		return fmt.Errorf("%w; nor could the configuration of before be put back: %w", err, restored)
+	}
+	return err
+}
 
 // setList makes the merged value of a list option what is wanted, given what weaker files say:
 // it adds to theirs if that is enough, so that they still count.

@@ -1,12 +1,22 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
 )
 
@@ -88,6 +98,118 @@ func TestRestorePutsTheOldFileBack(t *testing.T) {
 		if string(after) != before {
 			t.Errorf("the file holds %q, want %q", after, before)
 		}
+	}
+}
+
+// A mistake has one exit code, whoever finds it out.
+func TestMistakeThatTheServerFinds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want int
+	}{
+		"a configuration":               {&config.Error{Source: "file:1:1", Message: "no"}, 2},
+		"that the component refuses":    {&components.ConfigError{ID: "dns.a", Message: "no"}, 2},
+		"what needs a stop of the node": {&components.NodeRestartError{ID: "cni.a", Why: "so it is"}, 1},
+		"anything else":                 {errors.New("no"), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runDir := adminStub(t, func(w http.ResponseWriter, _ *http.Request) { refuseAdmin(w, refusalStatus(tc.err), tc.err) })
+			if got := exitCode(sendAdmin(t.Context(), runDir, http.MethodPost, reloadPath, reloadRequest{}, nil)); got != tc.want {
+				t.Errorf("exit code %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// Only a server that said no has certainly not made the change.
+func TestChangeThatFailsComesBackIfTheServerSaidNo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serve http.HandlerFunc
+		kept  bool
+	}{
+		"refused":             {func(w http.ResponseWriter, _ *http.Request) { refuseAdmin(w, 422, errors.New("no")) }, false},
+		"refused, no word":    {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, false},
+		"the connection ends": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true},
+		"half an answer":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{")) }, true},
+		"no answer in time":   {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := openDropIn(filepath.Join(t.TempDir(), "config.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.close()
+			if err := d.write([]byte("enable+: [y]\n")); err != nil {
+				t.Fatal(err)
+			}
+			arrived := make(chan struct{}, 1)
+			runDir := adminStub(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client goes
+				arrived <- struct{}{}
+				tc.serve(w, r)
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if name == "no answer in time" {
+				go func() { <-arrived; cancel() }()
+			}
+			var answer reloadAnswer
+			err = d.unmade(sendAdmin(ctx, runDir, http.MethodPost, reloadPath, reloadRequest{}, &answer))
+			_, gone := os.Stat(d.path)
+			if err == nil || (gone == nil) != tc.kept || strings.Contains(err.Error(), "k3m status") != tc.kept {
+				t.Errorf("kept: %v; the error is %v", gone == nil, err)
+			}
+		})
+	}
+}
+
+// adminStub answers in the place of a server, and returns its run directory.
+func adminStub(t *testing.T, serve http.HandlerFunc) string {
+	t.Helper()
+	runDir, err := os.MkdirTemp("", "k3m") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(runDir) })
+	if err := os.MkdirAll(filepath.Dir(adminSocket(runDir)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", adminSocket(runDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: serve}}
+	server.Start()
+	t.Cleanup(server.Close)
+	return runDir
+}
+
+// Who holds the drop-in removes its folder at the end; who waits must not hold the lock of the
+// folder that went while a third holds that of a new one.
+func TestDropInHasOneHolder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	var holders atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				d, err := openDropIn(file)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold it", n)
+				}
+				holders.Add(-1)
+				d.close()
+				d.close()
+			}
+		})
+	}
+	all.Wait()
+	if _, err := os.Stat(config.DropInDir(file)); err == nil {
+		t.Error("the folder of drop-ins is still there, empty")
 	}
 }
 

@@ -176,7 +176,8 @@ func oneSentence(text string) string {
 }
 
 // probe asks the parts that answer such questions how they are, and puts it on the board. It
-// is for someone who looks: nothing asks at intervals.
+// is for someone who looks: while one watches, parts that fail are asked again each
+// againInterval.
 func (s *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()

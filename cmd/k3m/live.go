@@ -18,6 +18,7 @@ type live struct {
 	plan    *plan
 	allowed []sdk.Info // that may have an identity: the selection's, in a change also the next one's
 	later   []string   // options that the files say otherwise, for the next start
+	owed    bool       // rights of components that went are to be taken away: the last try failed
 }
 
 func newLive(p *plan) *live { return &live{plan: p, allowed: p.selection.Infos()} }
@@ -65,6 +66,19 @@ func (l *live) waiting() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.later
+}
+
+func (l *live) setOwed(owed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.owed = owed
+}
+
+// owes tells whether rights of components that went are to be taken away.
+func (l *live) owes() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owed
 }
 
 // either is every component of two selections once; of one that is in both, the second's info.

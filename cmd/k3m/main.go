@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/k3m-io/k3m/cmd/internal/secret"
-	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -40,11 +39,10 @@ func exitCode(err error) int {
 		fmt.Fprintln(os.Stderr, "k3m:", line)
 	}
 	var coded interface{ ExitCode() int }
-	var mistake *config.Error
 	switch {
 	case errors.As(err, &coded):
 		return coded.ExitCode()
-	case errors.As(err, &mistake), isUsage(err):
+	case isMistake(err):
 		return 2
 	}
 	return 1

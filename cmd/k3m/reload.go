@@ -99,7 +99,7 @@ func (s *server) reloadRoutes(mux *http.ServeMux) {
 		}
 		answer, err := s.reload(r.Context(), request)
 		if err != nil {
-			refuseAdmin(w, http.StatusUnprocessableEntity, err)
+			refuseAdmin(w, refusalStatus(err), err)
 			return
 		}
 		answerAdmin(w, answer)
@@ -178,10 +178,11 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	change.Prepare = func(ctx context.Context) error {
 		both := either(before.selection, next.selection)
 		s.live.allow(both)
-		if err := components.Authorize(ctx, client, both); err != nil {
+		if err := s.authorize(ctx, client, both); err != nil {
 			s.live.allow(before.selection.Infos())
 			s.board.setSelected(before.selection.Infos())
-			return errors.Join(err, components.Authorize(context.WithoutCancel(ctx), client, before.selection.Infos()))
+			s.reauthorize(ctx, client, before.selection.Infos())
+			return err
 		}
 		s.board.setSelected(both) // what new ones own is there when they start
 		return nil
@@ -198,14 +199,13 @@ func (s *server) reload(ctx context.Context, request reloadRequest) (reloadAnswe
 	if len(answer.Later) > 0 {
 		s.log.Warn("changed options take effect when k3m is started again", "options", strings.Join(answer.Later, ", "))
 	}
-	if outcome.Unchanged() {
-		return answer, nil
-	}
 	// What went has stopped: a client that gave up must not keep it its rights.
-	if err := components.Authorize(context.WithoutCancel(ctx), client, next.selection.Infos()); err != nil {
-		s.log.Warn("the API rights of components that stopped could not be taken away; the next reload tries again", "error", err)
+	if !outcome.Unchanged() || s.live.owes() {
+		s.reauthorize(ctx, client, next.selection.Infos())
 	}
-	s.applied(next.selection)
+	if !outcome.Unchanged() {
+		s.applied(next.selection)
+	}
 	return answer, nil
 }
 

@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/config"
 )
 
@@ -18,9 +20,21 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-func isUsage(err error) bool {
+// isMistake tells whether something else has to be asked for: on the command line or in the
+// configuration, and whether this process or the server that runs found it out.
+func isMistake(err error) bool {
 	var usage usageError
-	return errors.As(err, &usage)
+	var config *config.Error
+	var component *components.ConfigError
+	var coded interface{ ExitCode() int }
+	var refused refusedError
+	switch {
+	case errors.As(err, &usage), errors.As(err, &config), errors.As(err, &component):
+		return true
+	case errors.As(err, &coded):
+		return coded.ExitCode() == 2
+	}
+	return errors.As(err, &refused) && refused.status == http.StatusBadRequest
 }
 
 func rootCommand() *cobra.Command {

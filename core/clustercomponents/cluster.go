@@ -48,8 +48,8 @@ type Options struct {
 // Cluster keeps, on a server, what follows from what the nodes say of their components.
 //
 //	New ── Run (once) ── Installed
-//	       SetSelected at any time, by any goroutine; before it is called the first time,
-//	       nothing is removed
+//	       SetSelected, Withdraw at any time, by any goroutine; before SetSelected is called
+//	       the first time, nothing is removed
 type Cluster struct {
 	opts      Options
 	client    kubernetes.Interface
@@ -67,6 +67,7 @@ type Cluster struct {
 	nodes      map[string]nodeFacts
 	services   map[string]serviceFacts
 	removed    map[string]bool // Component objects
+	withdrawn  map[string]bool // nodes
 }
 
 // report is a NodeComponents object, read.
@@ -93,7 +94,7 @@ func New(o Options) (*Cluster, error) {
 		opts: o, installed: make(chan struct{}),
 		sliceWork: make(signal, 1), summaryWork: make(signal, 1),
 		reports: map[string]report{}, nodes: map[string]nodeFacts{}, services: map[string]serviceFacts{},
-		removed: map[string]bool{},
+		removed: map[string]bool{}, withdrawn: map[string]bool{},
 	}
 	var errs [3]error
 	c.client, errs[0] = kubernetes.NewForConfig(o.Config)
@@ -117,6 +118,15 @@ func (c *Cluster) SetSelected(infos []sdk.Info) {
 	c.mu.Unlock()
 	c.sliceWork.raise()
 	c.summaryWork.raise()
+}
+
+// Withdraw takes back the endpoints of a node for the rest of the Run, whatever comes of what the node
+// said before. It returns at once; a Run that ends after it has withdrawn them.
+func (c *Cluster) Withdraw(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.withdrawn[node] = true
+	c.sliceWork.raise()
 }
 
 // Run installs what is needed and keeps everything until ctx ends; it returns nil then.

@@ -32,6 +32,7 @@ func resource(name string) schema.GroupVersionResource {
 func dns() sdk.Info {
 	return sdk.Info{
 		Kind: "dns", Name: "test", Version: "1.2.3", Summary: "answers", Scope: sdk.NodeScope, Services: []string{"kube-system/test-dns"},
+		Labels: map[string]string{"k8s-app": "test-dns"},
 		Objects: []json.RawMessage{
 			json.RawMessage(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"test-dns","namespace":"kube-system"},"spec":{
 				"clusterIP":"$(CLUSTER_DNS)","clusterIPs":["$(CLUSTER_DNS)"],"trafficDistribution":"PreferSameNode",
@@ -229,6 +230,19 @@ func TestServedEndpoints(t *testing.T) {
 	wantServed(t, "test-dns", both...)
 	wantComponent(t, "dns.test", wantState("Ready", "2/2"))
 
+	t.Run("labels are the server's, not a node's", func(t *testing.T) {
+		forged := answers("Ready", "10.42.1.1")
+		forged.Components[0].Labels = map[string]string{"k8s-app": "forged"}
+		forged.Components[0].Restarts = 7 // so that the summary has seen it
+		one.says(forged)
+		wantComponent(t, "dns.test", func(c nodestatus.Component) error {
+			if c.Status.Restarts != 7 || len(c.Spec.Labels) != 1 || c.Spec.Labels["k8s-app"] != "test-dns" {
+				return fmt.Errorf("%+v", c)
+			}
+			return nil
+		})
+		one.says(answers("Ready", "10.42.1.1"))
+	})
 	t.Run("a component that fails", func(t *testing.T) {
 		one.says(answers("Backoff"))
 		wantServed(t, "test-dns", both[1])
@@ -302,6 +316,30 @@ func TestServedEndpoints(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// What a node says last, when its components stop with it, gets into the API before the runs end.
+func TestLastWord(t *testing.T) {
+	c, stopCluster := keep(t, dns())
+	node := addNode(t, "last-1", "10.42.31.0/24")
+	node.live()
+	node.says(answers("Ready", "10.42.31.1"))
+	wantServed(t, "test-dns", "10.42.31.1@last-1->last-1")
+	for range 20 { // more than what is written at once
+		node.says(answers("Backoff"))
+		node.says(answers("Ready", "10.42.31.1"))
+	}
+	node.says(answers("Stopped"))
+	node.stop()
+	c.Withdraw("last-1")
+	stopCluster()
+	object, err := objects.Resource(resource("nodecomponents")).Get(t.Context(), "last-1", metav1.GetOptions{})
+	if err != nil || !strings.Contains(fmt.Sprint(object.Object["status"]), "state:Stopped") {
+		t.Errorf("the node says %v, %v", object, err)
+	}
+	if got, err := served(t.Context(), "test-dns"); err != nil || len(got) > 0 {
+		t.Errorf("endpoints %v, %v", got, err)
+	}
 }
 
 func TestNodesWriteTheirOwn(t *testing.T) {
@@ -445,12 +483,65 @@ func TestObjects(t *testing.T) {
 			t.Errorf("the Service: %v, %v", after.ObjectMeta, err)
 		}
 	})
+	t.Run("an object that moves to a later component", func(t *testing.T) {
+		before, err := client.CoreV1().Services("kube-system").Get(t.Context(), "test-dns", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		without, heir := dns(), dns()
+		without.Name, without.Objects, heir.Name = "other", nil, "heir"
+		c.SetSelected([]sdk.Info{without, heir})
+		wantComponent(t, "dns.heir", wantObjects(2))
+		wantComponent(t, "dns.other", wantObjects(0)) // off its record when it is the other's
+		after, err := client.CoreV1().Services("kube-system").Get(t.Context(), "test-dns", metav1.GetOptions{})
+		if err != nil || after.UID != before.UID || after.Labels["k3m.io/component"] != "dns.heir" {
+			t.Errorf("the Service: %v, %v", after, err)
+		}
+	})
 	t.Run("a server that was down meanwhile", func(t *testing.T) {
 		stop()
 		_, stopNext := keep(t)
 		gone(t, "the Service", getService)
 		stopNext()
 	})
+}
+
+// An APIService whose Service the component serves is there once somebody serves it, and stays.
+func TestAPIServices(t *testing.T) {
+	opened := func(name, service string) json.RawMessage {
+		return fmt.Appendf(nil, `{"apiVersion":"apiregistration.k8s.io/v1","kind":"APIService","metadata":{"name":"v1.%[1]s"},"spec":{
+			"group":"%[1]s","version":"v1","groupPriorityMinimum":100,"versionPriority":100,"insecureSkipTLSVerify":true,
+			"service":{"namespace":"kube-system","name":"%[2]s"}}}`, name, service)
+	}
+	info := dns()
+	info.Objects = append(info.Objects, opened("own.example.org", "test-dns"), opened("pods.example.org", "of-pods"))
+	c, _ := keep(t, info)
+	apis := objects.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
+	get := func(ctx context.Context, name string) error {
+		_, err := apis.Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+	node := addNode(t, "api-1", "10.42.41.0/24")
+	node.live()
+	node.says(answers("Starting"))
+	wantComponent(t, "dns.test", wantState("Starting", "0/1"))
+	eventually(t, "the APIService of pods", func(ctx context.Context) error { return get(ctx, "v1.pods.example.org") })
+	if err := get(t.Context(), "v1.own.example.org"); !apierrors.IsNotFound(err) {
+		t.Errorf("an APIService that nobody serves: %v", err)
+	}
+	node.says(answers("Ready", "10.42.41.1"))
+	eventually(t, "the APIService", func(ctx context.Context) error { return get(ctx, "v1.own.example.org") })
+	node.says(answers("Backoff"))
+	wantServed(t, "test-dns")
+	wantComponent(t, "dns.test", wantState("Backoff", "0/1"))
+	if err := apis.Delete(t.Context(), "v1.own.example.org", metav1.DeleteOptions{}); err != nil {
+		t.Errorf("it is there no more: %v", err)
+	}
+	eventually(t, "the APIService again", func(ctx context.Context) error { return get(ctx, "v1.own.example.org") })
+	c.SetSelected(nil)
+	for _, name := range []string{"v1.own.example.org", "v1.pods.example.org"} {
+		gone(t, name, func(ctx context.Context) error { return get(ctx, name) })
+	}
 }
 
 func TestEvents(t *testing.T) {

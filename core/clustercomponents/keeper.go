@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
@@ -38,9 +39,10 @@ type keeper struct {
 	recorder record.EventRecorder
 
 	seeded  bool
-	written map[string]nodestatus.Component // as the API has them, by ID
-	uids    map[string]types.UID            // of the Component objects
-	history map[string]map[string]*past     // by ID and node
+	written map[string]nodestatus.Component     // as the API has them, by ID
+	uids    map[string]types.UID                // of the Component objects
+	history map[string]map[string]*past         // by ID and node
+	opened  map[nodestatus.ObjectReference]bool // APIServices that were applied
 }
 
 // keepComponents keeps Components and their objects until ctx ends.
@@ -52,6 +54,7 @@ func (c *Cluster) keepComponents(ctx context.Context, w *watches) error {
 		Cluster: c, watches: w, objects: newObjectClient(ctx, c),
 		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager}),
 		written:  map[string]nodestatus.Component{}, uids: map[string]types.UID{}, history: map[string]map[string]*past{},
+		opened: map[nodestatus.ObjectReference]bool{},
 	}
 	defer k.objects.end()
 	return c.loop(ctx, c.summaryWork, summaryInterval, summaryBurst, "the state of components can't be shown", k.sync)
@@ -63,11 +66,22 @@ func (k *keeper) sync(ctx context.Context) error {
 		return nil
 	}
 	k.see()
-	var applyErr error
-	owners := map[nodestatus.ObjectReference]string{}
-	for _, id := range s.order {
-		if err := k.applyObjects(ctx, s, id, owners); err != nil {
-			applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
+	owners, wanted, applyErr := k.share(s)
+	failed := map[string]bool{}
+	for _, work := range []func(id string) error{
+		func(id string) error { return k.applyObjects(ctx, s, id, wanted[id]) },
+		// What has moved to another component is off the record of the one before when it is
+		// the other's.
+		func(id string) error { return k.dropObjects(ctx, s, id, wanted[id], owners, failed) },
+	} {
+		for _, id := range s.order {
+			if _, ok := wanted[id]; !ok {
+				continue
+			}
+			if err := work(id); err != nil {
+				failed[id] = true
+				applyErr = errors.Join(applyErr, fmt.Errorf("component %s: %w", id, err))
+			}
 		}
 	}
 	k.tell(applyErr)
@@ -113,28 +127,35 @@ func (k *keeper) see() {
 	clear(k.removed)
 }
 
-// applyObjects applies what a component owns, after it was put on record. Of two that own the
-// same object, as in a swap, the first has it; owners holds whose is what.
-func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owners map[nodestatus.ObjectReference]string) error {
-	wanted, err := k.objects.expand(s.selected[id])
-	if err != nil {
-		return err
-	}
-	wanted = slices.DeleteFunc(wanted, func(o *unstructured.Unstructured) bool {
-		ref := referenceTo(o)
-		if _, taken := owners[ref]; taken {
-			return true
+// share says whose is what, and what is to be applied for each component; those whose objects can't
+// be read are left out, and are in the error. Of two that own the same object, as in a swap, the first
+// has it.
+func (k *keeper) share(s *snapshot) (owners map[nodestatus.ObjectReference]string, wanted map[string][]*unstructured.Unstructured, err error) {
+	owners, wanted = map[nodestatus.ObjectReference]string{}, map[string][]*unstructured.Unstructured{}
+	for _, id := range s.order {
+		all, readErr := k.objects.expand(s.selected[id])
+		if readErr != nil {
+			err = errors.Join(err, fmt.Errorf("component %s: %w", id, readErr))
+			continue
 		}
-		owners[ref] = id
-		return false
-	})
+		wanted[id] = slices.DeleteFunc(all, func(o *unstructured.Unstructured) bool {
+			ref := referenceTo(o)
+			if _, taken := owners[ref]; taken {
+				return true
+			}
+			owners[ref] = id
+			return false
+		})
+	}
+	return owners, wanted, err
+}
+
+// applyObjects applies what a component owns, after it was put on record.
+func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, wanted []*unstructured.Unstructured) error {
 	recorded := k.written[id].Status.Objects
 	all := slices.Clone(recorded)
-	var refs []nodestatus.ObjectReference
 	for _, o := range wanted {
-		ref := referenceTo(o)
-		refs = append(refs, ref)
-		if !slices.Contains(all, ref) {
+		if ref := referenceTo(o); !slices.Contains(all, ref) {
 			all = append(all, ref)
 		}
 	}
@@ -145,16 +166,47 @@ func (k *keeper) applyObjects(ctx context.Context, s *snapshot, id string, owner
 	}
 	var errs []error
 	for _, o := range wanted {
-		if err := k.objects.apply(ctx, o); err != nil {
-			errs = append(errs, err)
+		if k.early(s.selected[id], o) {
+			continue
 		}
-	}
-	left, err := k.objects.remove(ctx, id, unowned(all, owners))
-	errs = append(errs, err)
-	if len(refs)+len(left) != len(k.written[id].Status.Objects) {
-		errs = append(errs, k.write(ctx, s, id, append(refs, left...)))
+		errs = append(errs, k.objects.apply(ctx, o))
 	}
 	return errors.Join(errs...)
+}
+
+// early tells an APIService whose Service the component serves, and nobody has served yet: the API
+// server would ask it in vain, and tell its clients that a part of its groups is unknown. Once it is
+// applied, it stays.
+func (k *keeper) early(info sdk.Info, o *unstructured.Unstructured) bool {
+	ref := referenceTo(o)
+	if o.GroupVersionKind().Group != "apiregistration.k8s.io" || ref.Kind != "APIService" || k.opened[ref] {
+		return false
+	}
+	namespace, _, _ := unstructured.NestedString(o.Object, "spec", "service", "namespace") // "" when it has none
+	name, _, _ := unstructured.NestedString(o.Object, "spec", "service", "name")
+	k.opened[ref] = !slices.Contains(info.Services, namespace+"/"+name) || k.watches.served(namespace, name)
+	return !k.opened[ref]
+}
+
+// dropObjects removes what a component owned and nobody owns any more, and takes it and what another
+// owns now off the record; failed are components that may not have applied what is theirs.
+func (k *keeper) dropObjects(ctx context.Context, s *snapshot, id string, wanted []*unstructured.Unstructured,
+	owners map[nodestatus.ObjectReference]string, failed map[string]bool) error {
+	recorded := k.written[id].Status.Objects
+	left, err := k.objects.remove(ctx, id, unowned(recorded, owners))
+	var keep []nodestatus.ObjectReference
+	for _, o := range wanted {
+		keep = append(keep, referenceTo(o))
+	}
+	for _, ref := range recorded {
+		if owner := owners[ref]; slices.Contains(left, ref) || owner != "" && owner != id && failed[owner] {
+			keep = append(keep, ref)
+		}
+	}
+	if len(keep) != len(recorded) {
+		err = errors.Join(err, k.write(ctx, s, id, keep))
+	}
+	return err
 }
 
 // remove removes what a component that is not selected any more owned, and then its object.
@@ -169,6 +221,9 @@ func (k *keeper) remove(ctx context.Context, id string, owners map[nodestatus.Ob
 	err = k.dynamic.Resource(componentResource).Delete(ctx, id, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("component %s: %w", id, err)
+	}
+	for _, ref := range c.Status.Objects {
+		delete(k.opened, ref)
 	}
 	delete(k.written, id)
 	delete(k.uids, id)

@@ -36,6 +36,8 @@ const (
 	// retryPause is how long a write that failed waits for its next try, when nothing else
 	// gives a reason for one.
 	retryPause = 2 * time.Second
+	// lastWrite is how long a last write may take when a run ends.
+	lastWrite = time.Second
 )
 
 // NodeOptions are what a Node needs.
@@ -94,17 +96,38 @@ func (n *Node) Update(change func(*nodestatus.NodeStatus)) {
 	}
 }
 
-// Run writes until ctx ends; it returns nil then. The object belongs to the Node object, with
-// which it vanishes, and is written again when somebody removes it.
+// Run writes until ctx ends, and then, within a second, what it has not written yet; it returns nil
+// then. The object belongs to the Node object, with which it vanishes, and is written again when
+// somebody removes it.
 func (n *Node) Run(ctx context.Context) error {
 	stop, err := n.watch(ctx)
 	if err != nil {
 		return fmt.Errorf("tell of the node's components: %w", err)
 	}
 	defer stop()
+	var last writtenStatus
+	n.keep(ctx, &last)
+	status, uid, unwritten := n.unwritten(last)
+	if !unwritten {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	if err := n.write(ctx, status, uid); err != nil {
+		n.logger.Warn("the node's last word on its components is lost", "error", err)
+	}
+	return nil
+}
+
+// writtenStatus is what was written last, and for which Node object.
+type writtenStatus struct {
+	status nodestatus.NodeStatus
+	uid    types.UID // empty when nothing was, or the write failed
+}
+
+// keep writes until ctx ends.
+func (n *Node) keep(ctx context.Context, last *writtenStatus) {
 	pace := rate.NewLimiter(rate.Every(nodeWriteInterval), nodeWriteBurst)
-	var written nodestatus.NodeStatus
-	var writtenFor types.UID
 	var retry <-chan time.Time
 	failing := false
 	for {
@@ -112,33 +135,41 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-n.wake:
 		case <-retry:
 		case <-ctx.Done():
-			return nil
+			return
 		}
 		retry = nil
 		if err := pace.Wait(ctx); err != nil {
-			return nil
+			return
 		}
-		n.mu.Lock()
-		status, uid, present := n.status, n.uid, n.present
-		n.present = true // unless an event says otherwise from now on
-		n.mu.Unlock()
-		if uid == "" || present && uid == writtenFor && reflect.DeepEqual(status, written) {
+		status, uid, unwritten := n.unwritten(*last)
+		if !unwritten {
 			continue
 		}
+		last.uid = ""
 		err := n.write(ctx, status, uid)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return
 		case err != nil:
 			if !failing {
 				n.logger.Warn("the node can't tell of its components; trying again", "error", err)
 			}
-			failing, writtenFor = true, ""
+			failing = true
 			retry = time.After(retryPause)
 		default:
-			failing, written, writtenFor = false, status, uid
+			failing, *last = false, writtenStatus{status, uid}
 		}
 	}
+}
+
+// unwritten is what the API does not have as it was written last, and for which Node object; false
+// when it has all, or there is no Node object.
+func (n *Node) unwritten(last writtenStatus) (nodestatus.NodeStatus, types.UID, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	present := n.present
+	n.present = true // unless an event says otherwise from now on
+	return n.status, n.uid, n.uid != "" && (!present || n.uid != last.uid || !reflect.DeepEqual(n.status, last.status))
 }
 
 func (n *Node) write(ctx context.Context, status nodestatus.NodeStatus, uid types.UID) error {

@@ -63,6 +63,10 @@ type objectClient struct {
 
 	mu      sync.Mutex
 	applied map[objectKey]appliedObject
+	// While an object is being applied, seenMeanwhile is its version at the last event, and
+	// empty when that said that it was gone; nil without one.
+	applying      objectKey
+	seenMeanwhile *string
 }
 
 // appliedObject is what an object was after it was applied.
@@ -109,14 +113,15 @@ func (c *objectClient) expand(info sdk.Info) ([]*unstructured.Unstructured, erro
 func (c *objectClient) apply(ctx context.Context, o *unstructured.Unstructured) error {
 	client, key, err := c.find(referenceTo(o))
 	if err == nil && !c.watched[key.resource] {
-		c.watched[key.resource] = true
 		err = c.watch(key.resource)
+		c.watched[key.resource] = err == nil
 	}
 	if err != nil {
 		return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 	}
 	c.mu.Lock()
 	before, ok := c.applied[key]
+	c.applying, c.seenMeanwhile = key, nil
 	c.mu.Unlock()
 	if ok && equalObjects(before.content, o) {
 		return nil
@@ -125,10 +130,21 @@ func (c *objectClient) apply(ctx context.Context, o *unstructured.Unstructured) 
 	if err != nil {
 		return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 	}
-	c.mu.Lock()
-	c.applied[key] = appliedObject{done.GetResourceVersion(), o}
-	c.mu.Unlock()
+	c.keep(key, appliedObject{done.GetResourceVersion(), o})
 	return nil
+}
+
+// keep takes note of what was applied. Where the last event meanwhile was not of the very object that
+// came out of it, it may have been changed since, or the event is an older one: it is applied again.
+func (c *objectClient) keep(key objectKey, now appliedObject) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seenMeanwhile != nil && *c.seenMeanwhile != now.version {
+		delete(c.applied, key)
+		c.cluster.summaryWork.raise()
+		return
+	}
+	c.applied[key] = now
 }
 
 // remove removes objects that a component owned, those that were applied last first, and returns
@@ -232,6 +248,13 @@ func (c *objectClient) seen(resource schema.GroupVersionResource, o any, gone bo
 	key := objectKey{resource, m.GetNamespace(), m.GetName()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if key == c.applying {
+		version := m.GetResourceVersion()
+		if gone {
+			version = ""
+		}
+		c.seenMeanwhile = &version
+	}
 	if before, ok := c.applied[key]; ok && (gone || before.version != m.GetResourceVersion()) {
 		delete(c.applied, key)
 		c.cluster.summaryWork.raise()

@@ -42,6 +42,8 @@ type snapshot struct {
 	reports  map[string]report
 	nodes    map[string]nodeFacts
 	services map[string]serviceFacts
+	// withdrawn nodes serve nothing, whatever they have said.
+	withdrawn map[string]bool
 }
 
 // snapshot is ok only after SetSelected: before it, nobody knows what is to go.
@@ -50,7 +52,7 @@ func (c *Cluster) snapshot() (s *snapshot, ok bool) {
 	defer c.mu.Unlock()
 	s = &snapshot{
 		selected: map[string]sdk.Info{}, reports: maps.Clone(c.reports),
-		nodes: maps.Clone(c.nodes), services: maps.Clone(c.services),
+		nodes: maps.Clone(c.nodes), services: maps.Clone(c.services), withdrawn: maps.Clone(c.withdrawn),
 	}
 	for _, info := range c.selected {
 		s.selected[info.ID()] = info
@@ -59,10 +61,16 @@ func (c *Cluster) snapshot() (s *snapshot, ok bool) {
 	return s, c.isSelected
 }
 
-// keepSlices keeps the EndpointSlices until ctx ends.
+// keepSlices keeps the EndpointSlices until ctx ends, and then looks a last time at what is to go.
 func (c *Cluster) keepSlices(ctx context.Context, w *watches) error {
-	return c.loop(ctx, c.sliceWork, sliceInterval, sliceBurst, "the endpoints of components can't be published",
+	err := c.loop(ctx, c.sliceWork, sliceInterval, sliceBurst, "the endpoints of components can't be published",
 		func(ctx context.Context) error { return c.syncSlices(ctx, w) })
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	if err := c.syncSlices(last, w); err != nil {
+		c.opts.Logger.Warn("the endpoints of components that have stopped are not withdrawn", "error", err)
+	}
+	return err
 }
 
 func (c *Cluster) syncSlices(ctx context.Context, w *watches) error {
@@ -126,7 +134,7 @@ func (s *snapshot) slices() map[string]*discoveryv1.EndpointSlice {
 	endpoints, ports := map[sliceKey][]discoveryv1.Endpoint{}, map[string][]discoveryv1.EndpointPort{}
 	for _, node := range slices.Sorted(maps.Keys(s.reports)) {
 		facts, there := s.nodes[node]
-		if !there || facts.lost {
+		if !there || facts.lost || s.withdrawn[node] {
 			continue
 		}
 		for _, component := range s.reports[node].status.Components {

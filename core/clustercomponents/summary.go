@@ -36,6 +36,7 @@ func (s *snapshot) summarize(info sdk.Info) nodestatus.Component {
 	c := nodestatus.Component{
 		Spec: nodestatus.ComponentSpec{
 			Kind: info.Kind, Name: info.Name, Version: info.Version, Scope: string(info.Scope), Summary: info.Summary,
+			Labels: info.Labels,
 		},
 		Status: nodestatus.ComponentStatus{State: "Waiting", Reason: "no node has told of it yet"},
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
@@ -59,7 +61,10 @@ func (c *Cluster) watch(ctx context.Context) (*watches, error) {
 	follow(cluster.Core().V1().Services().Informer(), c.seenService)
 	follow(custom.ForResource(nodeResource).Informer(), c.seenReport)
 	follow(custom.ForResource(componentResource).Informer(), c.seenComponent)
-	follow(own.Discovery().V1().EndpointSlices().Informer(), func(any, bool) { c.sliceWork.raise() })
+	follow(own.Discovery().V1().EndpointSlices().Informer(), func(any, bool) {
+		c.sliceWork.raise()
+		c.summaryWork.raise() // an APIService may wait for it
+	})
 	if err := errors.Join(errs...); err != nil {
 		w.end()
 		return nil, err
@@ -72,6 +77,12 @@ func (c *Cluster) watch(ctx context.Context) (*watches, error) {
 		return nil, fmt.Errorf("watch the cluster: %w", context.Cause(ctx))
 	}
 	return w, nil
+}
+
+// served says whether k3m publishes an endpoint of a Service.
+func (w *watches) served(namespace, service string) bool {
+	found, err := w.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service}))
+	return err == nil && slices.ContainsFunc(found, func(s *discoveryv1.EndpointSlice) bool { return len(s.Endpoints) > 0 })
 }
 
 func (c *Cluster) seenNode(o any, gone bool) {

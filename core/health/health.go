@@ -1,6 +1,6 @@
 // Package health is what the parts of a node say of themselves: what each waits for, that it
-// works, or what is wrong and how to mend it. The boot display, the service manager's status
-// line, `k3m status` and the support bundle all read the same Board.
+// works, or what is wrong and how to mend it. The service manager's status line and
+// `k3m status` read the same Board.
 //
 // Components are not on it: package components keeps their states.
 package health

@@ -46,6 +46,9 @@ const (
 	gateway = "10.42.0.1"
 	guarded = "10.42.0.1:53"
 	open    = "10.42.0.1:54"
+	// What kube-proxy translates to the guarded port.
+	clusterIP = "10.43.0.10"
+	nodePort  = "192.0.2.1:30053"
 )
 
 // lab is a node with a pod, and a neighbour in its network that has a route to the pods:
@@ -210,7 +213,7 @@ func (l *lab) ask(ns netns.NsHandle, to string) {
 
 // reaches says which of the ways to the guarded port are open. A packet to the open port that
 // takes the same way afterwards tells when the first would have been there.
-func (l *lab) reaches(service string) (ways []string) {
+func (l *lab) reaches() (ways []string) {
 	l.t.Helper()
 	for _, way := range []struct {
 		name     string
@@ -220,7 +223,9 @@ func (l *lab) reaches(service string) (ways []string) {
 		{"the node", l.node, "", guarded},
 		{"a pod", l.pod, "", guarded},
 		{"another node's pod", l.lan, "10.42.1.7", guarded},
-		{"a neighbour by way of the Service", l.lan, "", service},
+		{"a pod by way of the Service", l.pod, "", clusterIP + ":53"},
+		{"a neighbour by way of a node port", l.lan, "", nodePort},
+		{"a neighbour by way of the Service", l.lan, "", clusterIP + ":53"},
 		{"a neighbour", l.lan, "192.0.2.2", guarded},
 		{"a neighbour in a pod's name", l.lan, "10.42.0.77", guarded},
 	} {
@@ -239,8 +244,8 @@ func (l *lab) reaches(service string) (ways []string) {
 	return ways
 }
 
-// translate is what kube-proxy does for a Service.
-func (l *lab) translate(service string) {
+// translate is what kube-proxy does for a Service with a node port.
+func (l *lab) translate() {
 	l.t.Helper()
 	nft, err := knftables.New(knftables.IPv4Family, "service")
 	l.must(err)
@@ -248,7 +253,8 @@ func (l *lab) translate(service string) {
 	tx.Add(&knftables.Table{})
 	tx.Add(&knftables.Chain{Name: "nat", Type: knftables.PtrTo(knftables.NATType),
 		Hook: knftables.PtrTo(knftables.PreroutingHook), Priority: knftables.PtrTo(knftables.DNATPriority)})
-	tx.Add(&knftables.Rule{Chain: "nat", Rule: "ip daddr " + service + " udp dport 53 dnat to " + guarded})
+	tx.Add(&knftables.Rule{Chain: "nat", Rule: "ip daddr " + clusterIP + " udp dport 53 dnat to " + guarded})
+	tx.Add(&knftables.Rule{Chain: "nat", Rule: "ip daddr 192.0.2.1 udp dport 30053 dnat to " + guarded})
 	l.must(nft.Run(l.t.Context(), tx))
 	l.t.Cleanup(func() {
 		tx := nft.NewTransaction()
@@ -267,26 +273,28 @@ func ruleset(t *testing.T) string {
 }
 
 func TestGuard(t *testing.T) {
-	everybody := "the node, a pod, another node's pod, a neighbour by way of the Service, a neighbour, a neighbour in a pod's name"
+	wanted := "the node, a pod, another node's pod, a pod by way of the Service, a neighbour by way of a node port"
+	everybody := wanted + ", a neighbour by way of the Service, a neighbour, a neighbour in a pod's name"
 	for _, mode := range []struct {
 		name     string
 		nftables bool
 		want     string
 	}{
-		{"nftables", true, "the node, a pod, another node's pod, a neighbour by way of the Service"},
+		{"nftables", true, wanted},
 		// iptables' check of the way back belongs to another table: the kernel's rp_filter has to do.
-		{"iptables", false, "the node, a pod, another node's pod, a neighbour by way of the Service, a neighbour in a pod's name"},
+		{"iptables", false, wanted + ", a neighbour in a pod's name"},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			l := newLab(t)
-			l.translate("10.43.0.10")
-			ways := func() string { return strings.Join(l.reaches("10.43.0.10:53"), ", ") }
+			l.translate()
+			ways := func() string { return strings.Join(l.reaches(), ", ") }
 			if got := ways(); got != everybody {
 				t.Fatalf("without a guard: %s", got)
 			}
 			g := New(Options{
 				DataDir: "/var/lib/one", NFTables: mode.nftables, Pods: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd00:42::/56")},
-				Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+				Services: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16"), netip.MustParsePrefix("fd00:43::/112")},
+				Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
 			})
 			other := New(Options{DataDir: "/var/lib/two", NFTables: mode.nftables, Logger: g.opts.Logger})
 			ports := []Port{{netip.MustParseAddr(gateway), "UDP", 53}, {netip.MustParseAddr(gateway), "TCP", 53}, {netip.MustParseAddr("fd00:42::1"), "UDP", 53}}

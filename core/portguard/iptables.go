@@ -45,12 +45,20 @@ func (g *Guard) writeFamily(ipt iptables.Interface, ports []Port) error {
 		fmt.Fprintf(&rules, "-A %s %s\n", chain, fmt.Sprintf(format, args...))
 	}
 	rule("-i lo -j RETURN")
-	rule("-m conntrack --ctstate DNAT -j RETURN")
 	for _, pods := range g.opts.Pods {
 		if pods.Addr().Is6() == ipt.IsIPv6() {
 			rule("-s %s -j RETURN", pods)
 		}
 	}
+	// Pods have passed; a cluster IP is not for the outside, and what else kube-proxy has
+	// translated was sent to a node port or a load balancer's address.
+	translated := "-m conntrack --ctstate DNAT"
+	for _, services := range g.opts.Services {
+		if services.Addr().Is6() == ipt.IsIPv6() {
+			translated += fmt.Sprintf(" ! --ctorigdst %s", services)
+		}
+	}
+	rule("%s -j RETURN", translated)
 	guarded := 0
 	for _, p := range ports {
 		if p.Address.Is6() == ipt.IsIPv6() {

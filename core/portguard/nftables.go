@@ -40,7 +40,6 @@ func (g *Guard) writeNFTables(ctx context.Context, ports []Port) error {
 		tx.Add(&knftables.Element{Set: setOf(p.Address), Key: []string{p.Address.String(), strings.ToLower(p.Protocol), strconv.Itoa(int(p.Port))}})
 	}
 	tx.Add(&knftables.Rule{Chain: "guarded", Rule: "iifname lo accept", Comment: knftables.PtrTo("the node itself")})
-	tx.Add(&knftables.Rule{Chain: "guarded", Rule: "ct status dnat accept", Comment: knftables.PtrTo("what kube-proxy has translated")})
 	for _, pods := range g.opts.Pods {
 		// From where this node itself would send packets to that pod: a neighbour's word for
 		// whose packet it is does not count.
@@ -49,6 +48,19 @@ func (g *Guard) writeNFTables(ctx context.Context, ports []Port) error {
 			Comment: knftables.PtrTo("pods"),
 		})
 	}
+	for _, services := range g.opts.Services {
+		// Where a pod's packets come from is the cni's business: some have no route back by the
+		// same interface. What is translated is a flow, and its answer goes to the pod.
+		family := familyOf(services.Addr())
+		toService := "ct status dnat ct original " + family + " daddr " + services.String()
+		for _, pods := range g.opts.Pods {
+			if familyOf(pods.Addr()) == family {
+				tx.Add(&knftables.Rule{Chain: "guarded", Rule: toService + " " + family + " saddr " + pods.String() + " accept", Comment: knftables.PtrTo("pods, by way of a Service")})
+			}
+		}
+		tx.Add(&knftables.Rule{Chain: "guarded", Rule: toService + " drop", Comment: knftables.PtrTo("cluster IPs are not for the outside")})
+	}
+	tx.Add(&knftables.Rule{Chain: "guarded", Rule: "ct status dnat accept", Comment: knftables.PtrTo("node ports and load balancers")})
 	tx.Add(&knftables.Rule{Chain: "guarded", Rule: "drop"})
 	if err := nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("guard component ports: %w", err)

@@ -3,8 +3,9 @@
 // Components serve on the node's pod gateway. Linux answers for a local address on any interface,
 // so a machine next to the node could send it packets for the gateway, and the cluster's DNS would
 // serve the neighbourhood. The guard drops what comes to such a port unless it comes from the node
-// itself, from a pod (of this node or another), or was sent to a Service and translated by
-// kube-proxy. It has one nftables table a node, or one chain of iptables where the node uses that.
+// itself, from a pod (of this node or another), or was sent to a node port or a load balancer's
+// address and translated by kube-proxy: somebody opened that on purpose. A Service's cluster IP is
+// for pods and nodes alone. The guard has one nftables table a node, or one chain of iptables where the node uses that.
 //
 //	New ── Run (once; blocks)
 //	       Set at any time, by any goroutine
@@ -56,6 +57,8 @@ type Options struct {
 	NFTables bool
 	// Pods are the addresses of the cluster's pods.
 	Pods []netip.Prefix
+	// Services are the cluster IPs.
+	Services []netip.Prefix
 	// Health hears when the rules can't be written; may be nil.
 	Health *health.Board
 	Logger *slog.Logger

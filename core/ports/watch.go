@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -112,22 +113,34 @@ type port struct {
 	protocol string
 }
 
-// wanted are the ports of all Services, each once.
+// maxPorts is how many ports are told of: anybody who may create a Service asks for more of
+// them, and a node whose NodeComponents object got too large for the API could say nothing any
+// more of its components either. The object may hold four times as many.
+const maxPorts = 1024
+
+// wanted are the ports of all Services, each once, maxPorts of them: those of the oldest
+// Services, so that a new one takes no port from another.
 func wanted(services []any) []port {
-	var ports []port
+	var all []*corev1.Service
 	for _, obj := range services {
-		service, ok := obj.(*corev1.Service)
-		if !ok {
-			continue
-		}
-		for _, p := range service.Spec.Ports {
-			ports = append(ports, port{uint16(p.Port), string(p.Protocol)})
+		if service, ok := obj.(*corev1.Service); ok {
+			all = append(all, service)
 		}
 	}
-	slices.SortFunc(ports, func(a, b port) int {
+	slices.SortFunc(all, func(a, b *corev1.Service) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	found := map[port]bool{}
+	for _, service := range all {
+		for _, p := range service.Spec.Ports {
+			if len(found) < maxPorts {
+				found[port{uint16(p.Port), string(p.Protocol)}] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b port) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.protocol, b.protocol))
 	})
-	return slices.Compact(ports)
 }
 
 // look reports who holds the ports, if that is news, and says whether to look again soon.
@@ -206,6 +219,7 @@ func portsAlone(obj any) (any, error) {
 	}
 	kept := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: service.Namespace, Name: service.Name, UID: service.UID, ResourceVersion: service.ResourceVersion,
+		CreationTimestamp: service.CreationTimestamp,
 	}}
 	for _, p := range service.Spec.Ports {
 		kept.Spec.Ports = append(kept.Spec.Ports, corev1.ServicePort{Port: p.Port, Protocol: p.Protocol})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,5 +197,33 @@ func TestUnreadableSocketsSayNothing(t *testing.T) {
 	w := &watcher{Options: Options{netDir: dir, Logger: discard(), Report: func(p []nodestatus.PortHolder) { t.Errorf("reported %v", p) }}}
 	if !w.look([]port{{80, "TCP"}}) {
 		t.Error("it will not look again")
+	}
+}
+
+// A Service with ports in plenty leaves older ones theirs, and what is told stays bounded.
+func TestOldServicesComeFirst(t *testing.T) {
+	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	keep := func(name string, age time.Duration, ports ...corev1.ServicePort) any {
+		s := service(name, corev1.ServiceTypeLoadBalancer, ports...)
+		s.CreationTimestamp = metav1.NewTime(born.Add(-age))
+		kept, err := portsAlone(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kept
+	}
+	var many []corev1.ServicePort
+	for n := range 5000 {
+		many = append(many, corev1.ServicePort{Port: int32(n + 1), Protocol: corev1.ProtocolTCP})
+	}
+	old := keep("web", 2*time.Hour, corev1.ServicePort{Port: 65000, Protocol: corev1.ProtocolUDP})
+	greedy := keep("a-greedy", time.Hour, many...)
+	young := keep("young", 0, corev1.ServicePort{Port: 64000, Protocol: corev1.ProtocolTCP}, corev1.ServicePort{Port: 1, Protocol: corev1.ProtocolTCP})
+	got := wanted([]any{young, greedy, old})
+	if len(got) != maxPorts || got[0] != (port{1, "TCP"}) || got[maxPorts-1] != (port{65000, "UDP"}) {
+		t.Errorf("%d ports, from %v to %v", len(got), got[0], got[len(got)-1])
+	}
+	if slices.Contains(got, port{64000, "TCP"}) {
+		t.Error("a port of the youngest Service is there")
 	}
 }

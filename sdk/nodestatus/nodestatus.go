@@ -105,6 +105,9 @@ type ComponentSpec struct {
 	// Scope is "node" or "server".
 	Scope   string `json:"scope"`
 	Summary string `json:"summary,omitempty"`
+	// Labels are those that a NetworkPolicy sees the component with, in kube-system, from a
+	// server's own record of it: no node has a say in them.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // ComponentStatus is how a component fares in the cluster.

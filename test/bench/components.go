@@ -120,3 +120,61 @@ func recoverOnce(ctx context.Context, n *harness.Node, id string) (time.Duration
 	_, err = waitComponents(ctx, n, func(all map[string]harness.Component) bool { return all[id].Ready() && all[id].Pid != dead })
 	return time.Since(start), err
 }
+
+// measureSwaps gives dns.coredns another configuration again and again, and tells the longest
+// time between two answers of the cluster's DNS around each.
+func measureSwaps(lab *harness.Lab, tb harness.TB, runs int) (stats, error) {
+	own := &harness.Bench{}
+	defer own.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	n := lab.NewHost(own, "swaps").Serve(own)
+	if _, err := waitComponents(ctx, n, allReady); err != nil {
+		return stats{}, err
+	}
+	var gaps []time.Duration
+	for run := range runs {
+		asking, stop := context.WithCancel(ctx)
+		gap := make(chan time.Duration, 1)
+		go func() { gap <- longestGap(asking, n.Host) }()
+		out, err := n.Host.K3m(ctx, "component", "configure", "dns.coredns", fmt.Sprintf("cacheSeconds=%d", 10+run)).CombinedOutput()
+		if err == nil {
+			err = rest(ctx, n, time.Second) // until the new one has surely answered
+		}
+		stop()
+		took := <-gap
+		if err != nil {
+			return stats{}, fmt.Errorf("configure dns.coredns: %w: %s", err, out)
+		}
+		tb.Logf("swap %d: %s without an answer", run+1, took)
+		gaps = append(gaps, took)
+	}
+	n.Stop(own)
+	if own.Failed() {
+		tb.Errorf("the measurement of swaps failed")
+	}
+	return sumUp(gaps), nil
+}
+
+// longestGap asks for a name of the cluster each 5 ms until ctx ends, and gives the longest
+// time between two answers.
+func longestGap(ctx context.Context, h *harness.Host) time.Duration {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return h.Dial(ctx, network, "10.43.0.10:53")
+	}}
+	var longest time.Duration
+	for last := time.Now(); ; {
+		asked, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		_, err := resolver.LookupHost(asked, "kubernetes.default.svc.cluster.local.")
+		cancel()
+		if err == nil {
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return longest
+		}
+	}
+}

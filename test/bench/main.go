@@ -23,6 +23,9 @@ type result struct {
 	Idle    *idle   `json:"idle,omitempty"`
 	// Recovery is the time from kill -9 of a component until it is ready again.
 	Recovery map[string]stats `json:"recoverySeconds,omitempty"`
+	// DNSGap is the longest time without an answer of the cluster's DNS around each change
+	// of its configuration.
+	DNSGap *stats `json:"dnsGapAtSwapSeconds,omitempty"`
 	DNS      *dnsFigures      `json:"dns,omitempty"`
 }
 
@@ -30,7 +33,7 @@ func main() {
 	harness.Roles()
 	runs := flag.Int("runs", 10, "how many boots are measured")
 	idleFor := flag.Duration("idle", time.Minute, "how long an idle node is measured, after as long a rest; 0 leaves it out")
-	recoveries := flag.Int("recoveries", 5, "how often each component is killed; 0 leaves it out")
+	recoveries := flag.Int("recoveries", 5, "how often each component is killed, and cluster DNS is configured anew; 0 leaves both out")
 	queries := flag.Int("queries", 20000, "how many names a second are asked for, for ten seconds; 0 leaves it out")
 	flag.Parse()
 	if os.Geteuid() != 0 {
@@ -87,6 +90,11 @@ func measure(runs int, idleFor time.Duration, recoveries, queries int) (r *resul
 		if all.Recovery, err = measureRecovery(lab, tb, recoveries); err != nil {
 			return nil, err
 		}
+		gap, err := measureSwaps(lab, tb, recoveries)
+		if err != nil {
+			return nil, err
+		}
+		all.DNSGap = &gap
 	}
 	if queries > 0 {
 		if all.DNS, err = measureDNS(lab, tb, queries, 10*time.Second); err != nil {

@@ -6,12 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k3m-io/k3m/test/harness"
 )
@@ -75,17 +81,48 @@ func (s *suite) run(ctx context.Context, o options, skip []string) (tests []test
 	}()
 	boot, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not within three minutes"))
 	defer cancel()
-	if _, err := node.WaitReady(boot); err != nil {
+	client, err := node.WaitReady(boot)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.ginkgo(ctx, host, o, skip, junit); err != nil {
+	// Some tests want a worker, and call none so that has the label.
+	worker := []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":null}}}`)
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, worker, metav1.PatchOptions{}); err != nil {
+		return nil, err
+	}
+	outside := lab.NewHost(tb, "outside")
+	if err := copyKubeconfig(host, outside); err != nil {
+		return nil, err
+	}
+	if err := s.ginkgo(ctx, host, outside, o, skip, junit); err != nil {
 		return nil, err
 	}
 	return readJUnit(junit)
 }
 
-// ginkgo runs the tests from inside the host: they talk to nodes' and Services' addresses, and call kubectl.
-func (s *suite) ginkgo(ctx context.Context, host *harness.Host, o options, skip []string, junit string) error {
+// copyKubeconfig gives a host that is no node the administrator's kubeconfig, with the node's address in it.
+func copyKubeconfig(node, outside *harness.Host) error {
+	cfg, err := clientcmd.LoadFromFile(node.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	for _, cluster := range cfg.Clusters {
+		server, err := url.Parse(cluster.Server)
+		if err != nil {
+			return err
+		}
+		server.Host = net.JoinHostPort(node.Addr.String(), server.Port())
+		cluster.Server = server.String()
+	}
+	return clientcmd.WriteToFile(*cfg, outside.Kubeconfig)
+}
+
+// ginkgo runs the tests in a host beside the node, for they ask from outside what a client outside would: on the
+// node itself a Service without endpoints looks otherwise.
+func (s *suite) ginkgo(ctx context.Context, node, host *harness.Host, o options, skip []string, junit string) error {
+	if err := host.LinkBundle(); err != nil {
+		return err
+	}
 	kubectl := filepath.Join(host.Dir, "kubectl")
 	dist, err := harness.Dist()
 	if err != nil {
@@ -103,7 +140,7 @@ func (s *suite) ginkgo(ctx context.Context, host *harness.Host, o options, skip 
 	}
 	args = append(args, s.bin("e2e.test"), "--",
 		"--provider=skeleton", "--kubeconfig="+host.Kubeconfig, "--kubectl-path="+kubectl,
-		"--kubelet-root-dir="+filepath.Join(host.DataDir, "agent", "kubelet"), "--disable-log-dump",
+		"--kubelet-root-dir="+filepath.Join(node.DataDir, "agent", "kubelet"), "--disable-log-dump",
 		"--e2e-output-dir="+s.out, s.driver())
 	logfile, err := os.Create(filepath.Join(s.out, "ginkgo.log"))
 	if err != nil {
@@ -112,7 +149,7 @@ func (s *suite) ginkgo(ctx context.Context, host *harness.Host, o options, skip 
 	defer logfile.Close()
 	cmd := host.K3m(ctx)
 	ginkgo := host.Command(ctx, s.bin("ginkgo"), args...)
-	ginkgo.Env = append(cmd.Env, "TMPDIR="+host.Dir) // the node's paths, for kubectl
+	ginkgo.Env = append(cmd.Env, "TMPDIR="+host.Dir) // with the host's paths, for kubectl
 	ginkgo.Stdout, ginkgo.Stderr = logfile, logfile
 	fmt.Fprintf(os.Stderr, "conformance: running the tests; what they say is in %s\n", logfile.Name())
 	err = ginkgo.Run()

@@ -23,6 +23,7 @@ var debianPackages = []string{
 	"netcat-openbsd",  // nc, for the network tests
 	"nginx-light",     // the image of that name
 	"socat",           // the tests of port forwarding
+	"wget",            // tests of Services; busybox's static one does not bear another libc beside it
 	"ca-certificates", // agnhost verifies certificates with them
 	"e2fsprogs",       // mkfs.ext4, for volumes that are block devices
 	"xfsprogs",        // mkfs.xfs, likewise

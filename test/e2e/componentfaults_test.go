@@ -99,9 +99,9 @@ func TestComponentFaults(t *testing.T) {
 func (s *scene) lateWithoutPolicies(t *testing.T, client string) {
 	const id = "network-policy.nftables"
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	held := make(chan struct{})
-	go func() { // each time that it comes back, it dies at once
+	defer func() { cancel(); <-held }() // also when the scene ends the test
+	go func() {                         // each time that it comes back, it dies at once
 		defer close(held)
 		for ctx.Err() == nil {
 			all, err := s.node.Components(ctx)

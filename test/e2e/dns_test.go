@@ -158,6 +158,26 @@ func TestDNS(t *testing.T) {
 		if _, err := query(t, s.node.Host.Dial, "udp", gateway, "kubernetes.default.svc.cluster.local."); err != nil {
 			t.Errorf("the node's own query to %s: %v", gateway, err)
 		}
+		for _, to := range []string{"10.42.0.0/16", "10.43.0.0/16"} {
+			remove, err := lab.Switch.Route(netip.MustParsePrefix(to), s.node.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := remove(); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		// The ways themselves are open: the API server answers by both.
+		for _, api := range []string{net.JoinHostPort(gateway, "6443"), "10.43.0.1:443"} {
+			conn, err := lab.Switch.Dial(within(t, 5*time.Second), "tcp", api)
+			if err != nil {
+				t.Errorf("%s can't be reached from outside, so this test would tell nothing: %v", api, err)
+				continue
+			}
+			conn.Close()
+		}
 		for _, server := range []string{s.node.Host.Addr.String(), gateway, "10.43.0.10"} {
 			for _, network := range []string{"udp", "tcp"} {
 				if reply, err := query(t, lab.Switch.Dial, network, server, "kubernetes.default.svc.cluster.local."); err == nil {

@@ -3,8 +3,10 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,19 @@ func TestFreshMachine(t *testing.T) {
 		pods, err := client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(pods.Items) != 0 {
 			t.Errorf("%d pods, %v", len(pods.Items), err)
+		}
+	})
+	t.Run("there is no image but the one of sandboxes", func(t *testing.T) {
+		out, err := h.K3m(within(t, 30*time.Second), "crictl", "images", "-o", "json").Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var list struct{ Images []struct{ RepoTags []string } }
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Images) != 1 || !slices.Equal(list.Images[0].RepoTags, []string{"registry.k3m.io/pause:1"}) {
+			t.Errorf("crictl images lists %+v", list.Images)
 		}
 	})
 	t.Run("a lone server elects no leader", func(t *testing.T) {

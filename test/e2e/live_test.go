@@ -155,7 +155,7 @@ func TestLiveControl(t *testing.T) {
 			t.Errorf("the node hears %q", body)
 		}
 		bad(t, h, 2, []string{"component", "configure", "whoami", "prot=1"}, "prot", `did you mean "port"`)
-		bad(t, h, 1, []string{"component", "configure", "whoami", "port=no"}, ownDropIn(h)+":", "addon.whoami.port")
+		bad(t, h, 2, []string{"component", "configure", "whoami", "port=no"}, ownDropIn(h)+":", "addon.whoami.port")
 		good(t, h, []string{"component", "configure", "whoami", "--unset", "port"}, "restarted addon.whoami, ready after")
 		if text := read(t, ownDropIn(h)); strings.Contains(text, "whoami:") || !strings.Contains(text, "addon=whoami") {
 			t.Errorf("the drop-in is %s", text)

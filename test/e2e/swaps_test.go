@@ -34,7 +34,10 @@ func TestSwaps(t *testing.T) {
 	}
 	s := &scene{T: t, node: node, client: client, ns: "default"}
 	s.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: echo}\nspec: {terminationGracePeriodSeconds: 1, containers: [{name: echo, image: ECHO}]}\n")
+	s.apply(balanced("balanced", portCluster, ""))
 	pod := s.pod("echo")
+	address := h.Addr.String()
+	s.ingress("balanced", address)
 	if err := s.resolves(within(t, 30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +60,15 @@ func TestSwaps(t *testing.T) {
 		good(t, h, []string{"component", "configure", "dns.coredns", fmt.Sprintf("cacheSeconds=%d", 10+round)}, "restarted dns.coredns, ready after")
 		for _, id := range []string{"servicelb.nodeip", "network-policy.nftables"} {
 			good(t, h, []string{"component", "disable", "--yes", id}, "stopped "+id)
+			if id == "servicelb.nodeip" {
+				s.ingress("balanced", "")
+			}
 			if round == swapRounds-1 {
 				s.nothingLeftOf(id)
 			}
 			good(t, h, []string{"component", "enable", id}, "started "+id+", ready after")
 		}
+		s.ingress("balanced", address)
 	}
 	if got := traffic.stop(); len(got.failures) > 0 || dials.Load() != 1 {
 		t.Errorf("%d of %d requests failed, over %d connections: %v", len(got.failures), got.asked, dials.Load(), got.failures)

@@ -92,15 +92,20 @@ func (l *ledger) put(pv string, e entry) error {
 	return nil
 }
 
-// remove forgets an entry, if there is one.
+// remove forgets an entry, if there is one. With an error it is still there.
 func (l *ledger) remove(pv string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.entries[pv]; !ok {
+	old, ok := l.entries[pv]
+	if !ok {
 		return nil
 	}
 	delete(l.entries, pv)
-	return l.write()
+	if err := l.write(); err != nil {
+		l.entries[pv] = old // as in the file
+		return err
+	}
+	return nil
 }
 
 // write replaces the file. l.mu is held.

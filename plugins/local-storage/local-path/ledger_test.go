@@ -29,6 +29,25 @@ func TestLedgerOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// What could not be written is not believed either.
+func TestLedgerThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	l, err := openLedger(dir)
+	must(t, err)
+	e := entry{Base: "/b", Path: "p"}
+	must(t, l.put("pvc-1", e))
+	l.path = filepath.Join(dir, "gone", ledgerFile)
+	if err := l.remove("pvc-1"); err == nil {
+		t.Error("removed")
+	}
+	if err := l.put("pvc-2", e); err == nil {
+		t.Error("put")
+	}
+	if got := l.names(); !slices.Equal(got, []string{"pvc-1"}) {
+		t.Errorf("it holds %v", got)
+	}
+}
+
 func TestLedgerThatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, ledgerFile), []byte("{"), 0o600))

@@ -2,6 +2,7 @@ package localpath
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -78,7 +79,8 @@ func (w *work) run(ctx context.Context) error {
 	if err := handle(classes, func(any) { space.changed(false) }); err != nil {
 		return err
 	}
-	provisioning := w.controller(ctx, p, claims, volumes, classes)
+	var workers sync.WaitGroup
+	provisioning := w.controller(ctx, p, &workers, claims, volumes, classes)
 
 	group, ctx := errgroup.WithContext(ctx)
 	defer own.Shutdown()
@@ -92,17 +94,21 @@ func (w *work) run(ctx context.Context) error {
 	group.Go(func() error { return space.run(ctx, w.ready) })
 	group.Go(func() error { return resizes.run(ctx) })
 	group.Go(func() error { return settling.run(ctx) })
-	group.Go(func() error { provisioning.Run(ctx); return nil })
+	group.Go(func() error {
+		provisioning.Run(ctx) // returns while workers may make or remove a volume
+		workers.Wait()
+		return nil
+	})
 	return group.Wait()
 }
 
 // controller is the library's part: it decides when a claim wants a volume and when a
 // volume is to go, and calls the provisioner.
-func (w *work) controller(ctx context.Context, p *provisioner, claims cache.SharedIndexInformer, volumes, classes cache.SharedInformer) *controller.ProvisionController {
+func (w *work) controller(ctx context.Context, p *provisioner, workers *sync.WaitGroup, claims cache.SharedIndexInformer, volumes, classes cache.SharedInformer) *controller.ProvisionController {
 	retries := func() workqueue.TypedRateLimiter[string] {
 		return workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry)
 	}
-	return controller.NewProvisionController(ctx, w.client, provisionerName, p,
+	provisioning := controller.NewProvisionController(ctx, w.client, provisionerName, p,
 		controller.LeaderElection(false), // each node has its own claims
 		controller.ClaimsInformer(claims), controller.VolumesInformer(volumes), controller.ClassesInformer(classes),
 		controller.ResyncPeriod(0),
@@ -113,6 +119,8 @@ func (w *work) controller(ctx context.Context, p *provisioner, claims cache.Shar
 		// A volume that is deleted before its claim keeps its object until its directory is gone.
 		controller.AddFinalizer(true),
 	)
+	provisioning.ControllerWaitGroup(workers)
+	return provisioning
 }
 
 func handle(informer cache.SharedInformer, seen func(any)) error {

@@ -157,14 +157,23 @@ func slimPod(p *corev1.Pod) {
 		NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork,
 		Containers: slimContainers(p.Spec.Containers), InitContainers: slimContainers(p.Spec.InitContainers),
 	}
-	statuses := p.Status.ContainerStatuses
-	for i, s := range statuses {
-		statuses[i] = corev1.ContainerStatus{Name: s.Name}
-		if s.State.Terminated != nil {
-			statuses[i].State.Terminated = &corev1.ContainerStateTerminated{}
+	slimStatuses := func(all []corev1.ContainerStatus) []corev1.ContainerStatus {
+		for i, s := range all {
+			all[i] = corev1.ContainerStatus{Name: s.Name}
+			if s.State.Terminated != nil {
+				all[i].State.Terminated = &corev1.ContainerStateTerminated{}
+			}
+			if s.State.Running != nil {
+				all[i].State.Running = &corev1.ContainerStateRunning{}
+			}
 		}
+		return all
 	}
-	p.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs, ContainerStatuses: statuses}
+	p.Status = corev1.PodStatus{
+		Phase: p.Status.Phase, PodIPs: p.Status.PodIPs, ContainerStatuses: slimStatuses(p.Status.ContainerStatuses),
+		InitContainerStatuses:      slimStatuses(p.Status.InitContainerStatuses),
+		EphemeralContainerStatuses: slimStatuses(p.Status.EphemeralContainerStatuses),
+	}
 }
 
 func slimNamespace(n *corev1.Namespace) {

@@ -42,7 +42,16 @@ type rules struct {
 	name  string
 	lines []string
 	sets  []setSpec
+	// tooLarge says that the policy's rules are more than is allowed, and so allow nobody.
+	tooLarge bool
 }
+
+// What one policy may come to in one direction. Peers multiply with ports, so an object of some
+// kilobytes could ask for gigabytes on every node.
+const (
+	maxSteps = 20_000  // rules, and references to sets
+	maxBytes = 1 << 20 // of the rules and of what selects the sets' members
+)
 
 // newRules names lines by what they say. The same lines are the same chain, whichever
 // policy they come from.
@@ -76,6 +85,11 @@ func (c compiler) policy(namespace string, spec *networkingv1.NetworkPolicySpec,
 			u.rule(r.To, r.Ports)
 		}
 	}
+	if u.tooLarge() {
+		r := newRules([]string{"in-", "out-"}[d], nil, nil)
+		r.tooLarge = true
+		return r
+	}
 	// Every rule accepts, so their order says nothing: sorted, the same rules are the same.
 	return newRules([]string{"in-", "out-"}[d], slices.Sorted(maps.Keys(u.lines)), slices.Collect(maps.Values(u.sets)))
 }
@@ -87,15 +101,32 @@ type unit struct {
 	d         direction
 	lines     map[string]struct{}
 	sets      map[string]setSpec
+	steps     int // what counts against maxSteps and maxBytes; the same thing again counts again, since it is work
+	bytes     int
 }
 
+// tooLarge is true from the step on that was one too many; nothing is added after it.
+func (u *unit) tooLarge() bool { return u.steps > maxSteps || u.bytes > maxBytes }
+
 func (u *unit) accept(parts ...string) {
+	u.steps++
+	for _, p := range parts {
+		u.bytes += len(p) + len(" ")
+	}
+	if u.tooLarge() {
+		return
+	}
 	words := slices.DeleteFunc(append(parts, "accept"), func(p string) bool { return p == "" })
 	u.lines[strings.Join(words, " ")] = struct{}{}
 }
 
 // set refers to a set.
 func (u *unit) set(s setSpec) string {
+	u.steps++
+	u.bytes += len(s.selector.key)
+	if u.tooLarge() {
+		return ""
+	}
 	u.sets[s.name()] = s
 	return "@" + s.name()
 }
@@ -125,6 +156,9 @@ func (u *unit) rule(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1
 	}
 	for _, f := range u.families {
 		for _, match := range u.blocks(f, peers) {
+			if u.tooLarge() {
+				return
+			}
 			for _, n := range numeric {
 				u.accept(match, n)
 			}
@@ -135,6 +169,9 @@ func (u *unit) rule(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1
 			} // what a block has no pods of has no port names either
 		}
 		for _, peer := range peers {
+			if u.tooLarge() {
+				return
+			}
 			if peer.IPBlock == nil && (peer.PodSelector != nil || peer.NamespaceSelector != nil) {
 				u.selected(f, u.selector(peer), numeric, named)
 			}
@@ -151,17 +188,9 @@ func (u *unit) selected(f family, s selector, numeric []string, named []portName
 	for _, n := range named {
 		u.named(f, pods, s, n)
 	}
-	if !u.components(&s) {
-		return
-	}
-	if u.d == ingress {
-		source := u.peer(f) + " " + u.set(setSpec{kind: componentSources, family: f, selector: s})
-		for _, n := range numeric {
-			u.accept(source, n)
-		}
-		for _, n := range named {
-			u.named(f, source, s, n)
-		}
+	// As a source a component can't be told from its node, nor that from whoever comes in by a
+	// NodePort there: it has its node's address.
+	if u.d == ingress || !u.components(&s) {
 		return
 	}
 	// Components share their node's addresses: the port tells them apart.
@@ -174,6 +203,9 @@ func (u *unit) selected(f family, s selector, numeric []string, named []portName
 // named writes a port that is given by name, which each pod that is connected to says the
 // number of: on the way in the policy's own pods, on the way out the peers.
 func (u *unit) named(f family, match string, peers selector, n portName) {
+	if u.tooLarge() {
+		return
+	}
 	s := setSpec{kind: namedPorts, family: f, selector: peers, port: n}
 	if u.d == ingress {
 		s.kind, s.selector = ownNamedPorts, newSelector(u.namespace, nil, labels.Everything())

@@ -150,11 +150,11 @@ func fuzzOne(t *testing.T, spec networkingv1.NetworkPolicySpec, key objectKey, r
 // words are all that may be in nft's input, besides numbers, addresses and digests.
 var words = strings.Fields(`add delete flush table inet chain rule set map element counter type filter hook forward input priority policy
 	accept comment name drop jump goto ct state established related icmpv6 meta l4proto nfproto tcp udp sctp th dport ip ip6 saddr daddr
-	vmap iifname oifname cni0 lo ipv4 ipv6 ipv4_addr ipv6_addr inet_service inet_proto verdict : . != k3m network-policy.nftables
+	vmap hoplimit iifname oifname cni0 lo ipv4 ipv6 ipv4_addr ipv6_addr inet_service inet_proto verdict : . != k3m network-policy.nftables
 	k3m-network-policy unknown denied-ingress denied-egress forward-egress input-egress forward-ingress itself4 itself6
 	ingress4 ingress6 egress4 egress6`)
 
-var values = regexp.MustCompile(`^([0-9]+(-[0-9]+)?|-[56]|[0-9a-f.:]+(/[0-9]+)?|(in|out|pod-in|pod-out|(pods|ports|own|comps|nodes)[46])-[0-9a-f]{24})$`)
+var values = regexp.MustCompile(`^([0-9]+(-[0-9]+)?|-[56]|[0-9a-f.:]+(/[0-9]+)?|(in|out|pod-in|pod-out|(pods|ports|own|comps)[46])-[0-9a-f]{24})$`)
 
 func allowedLine(line string) bool {
 	return !slices.ContainsFunc(strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" {},;@\"\n", r) }), func(word string) bool {

@@ -55,7 +55,9 @@ func TestCleanup(t *testing.T) {
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", false}) // a stop is no cleanup
 	n.cleanup()
 	expect(t, probe{client.place, "", "tcp:10.42.0.12:80", true})
-	if out, err := nft("list", "table", "inet", tableName); err == nil {
-		t.Errorf("the table is there still:\n%s", out)
+	for _, family := range []string{"inet", "bridge"} {
+		if out, err := nft("list", "table", family, tableName); err == nil {
+			t.Errorf("the table is there still:\n%s", out)
+		}
 	}
 }

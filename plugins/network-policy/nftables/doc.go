@@ -11,6 +11,7 @@
 //	              with their reference counts; starting.go: pods whose address nobody knows yet
 //	compile.go    a policy's rules as text of nft; ranges.go: its ports and address blocks
 //	program.go    what changed, as one transaction of nft; watch.go: someone emptied the ruleset
+//	frames.go     the one rule for the bridge, against packets that program.go's rules would not see
 //
 // The shape of the rules, and why they are so, is in docs/adr/0007. In short: a map from the
 // addresses of this node's pods to a chain for each direction; the chain jumps to one chain

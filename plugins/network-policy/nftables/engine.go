@@ -17,6 +17,9 @@ type engine struct {
 	node     string
 	families []family
 	compiler compiler
+	// refused, if set, is told of a policy that is too large, in the directions in which it then
+	// allows nobody.
+	refused func(policy objectKey, d direction)
 
 	pods       map[objectKey]*pod
 	podsOf     map[string]map[*pod]struct{} // by namespace
@@ -232,7 +235,11 @@ func (e *engine) setPolicy(key objectKey, p *policy) {
 func (e *engine) compile(p *policy) {
 	for _, d := range directions {
 		if p.isolates[d] {
+			known := p.rules[d] != nil && p.rules[d].tooLarge
 			p.rules[d] = e.compiler.policy(p.namespace, &p.spec, d)
+			if p.rules[d].tooLarge && !known && e.refused != nil {
+				e.refused(p.objectKey, d)
+			}
 		}
 	}
 }
@@ -351,6 +358,16 @@ func (e *engine) pronounce(addr netip.Addr, verdicts [2]verdict) {
 	} else {
 		e.held[addr] = held
 	}
+}
+
+// tooLarge counts the policies that allow nobody in a direction since they are too large.
+func (e *engine) tooLarge() (n int) {
+	for _, p := range e.policies {
+		if slices.ContainsFunc(p.rules[:], func(r *rules) bool { return r != nil && r.tooLarge }) {
+			n++
+		}
+	}
+	return n
 }
 
 // closed says whether pods whose address is not known get nothing: as soon as there is a

@@ -19,8 +19,6 @@ const (
 	ownNamedPorts setKind = "own"
 	// componentEndpoints are where the components that a selector takes in serve.
 	componentEndpoints setKind = "comps"
-	// componentSources are the addresses of such components' nodes.
-	componentSources setKind = "nodes"
 )
 
 // setSpec says what a set holds. Two specs with the same name are the same set.
@@ -164,7 +162,7 @@ func (e *engine) acquireSet(spec setSpec) *set {
 // fill puts in all that a new set holds.
 func (e *engine) fill(s *set) {
 	switch {
-	case s.kind == componentEndpoints || s.kind == componentSources:
+	case s.kind == componentEndpoints:
 	case s.selector.namespaces == nil:
 		for p := range e.podsOf[s.selector.namespace] {
 			e.join(p, s)
@@ -250,7 +248,7 @@ func (e *engine) leave(p *pod) {
 
 // elements are those that p puts into s.
 func (e *engine) elements(p *pod, s *set) []string {
-	if s.kind == componentEndpoints || s.kind == componentSources || s.kind == ownNamedPorts && !p.local {
+	if s.kind == componentEndpoints || s.kind == ownNamedPorts && !p.local {
 		return nil
 	}
 	namespaceLabels, known := e.namespaces[p.namespace]
@@ -284,14 +282,6 @@ func (e *engine) componentElements(s *set, components []component) []string {
 	var elements []string
 	for _, c := range components {
 		if !s.selector.matches(componentNamespace, namespaceLabels, known, c.labels) {
-			continue
-		}
-		if s.kind == componentSources {
-			for _, addr := range c.sources {
-				if addr.Is4() == s.family.is4 {
-					elements = append(elements, addr.String())
-				}
-			}
 			continue
 		}
 		for _, at := range c.endpoints {

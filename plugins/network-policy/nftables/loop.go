@@ -88,11 +88,15 @@ func (l *loop) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer l.tasks.Wait()
 	defer cancel()
-	deleted, stop, err := watchTable()
+	deleted, watchFailed, stop, err := watchTable()
 	if err != nil {
 		return err
 	}
 	defer stop()
+	l.engine.refused = func(policy objectKey, d direction) {
+		l.log.Error("a network policy is too large and allows nobody; split it, or let fewer peers and ports multiply in one rule",
+			"namespace", policy.namespace, "name", policy.name, "direction", d.String())
+	}
 	// Before anything is known: what the last run left stays until all is.
 	l.awaitObjects(ctx)
 	recordsEnded := l.watchRecords(ctx)
@@ -113,6 +117,8 @@ func (l *loop) run(ctx context.Context) error {
 			}
 		case err := <-recordsEnded:
 			return err // the next start reads all anew
+		case err := <-watchFailed:
+			return err // nobody would tell when the rules go
 		case <-l.nextTimer():
 		}
 		l.sync(ctx)

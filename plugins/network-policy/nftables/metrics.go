@@ -11,6 +11,7 @@ import (
 type metrics struct {
 	mu                                 sync.Mutex
 	policies, selecting, pods, unknown int
+	tooLarge                           int
 	size                               size
 	syncs, failures, operations        uint64
 	seconds, last                      float64
@@ -41,7 +42,7 @@ func (m *metrics) synced(e *engine, operations int, took time.Duration, err erro
 			m.pods++
 		}
 	}
-	m.unknown = len(e.unknown())
+	m.unknown, m.tooLarge = len(e.unknown()), e.tooLarge()
 	m.size = e.size()
 }
 
@@ -58,6 +59,7 @@ func (m *metrics) write(w io.Writer) error {
 	}
 	put("policies", "gauge", "NetworkPolicies of the cluster.", m.policies)
 	put("policies_selecting", "gauge", "NetworkPolicies that select a pod of this node.", m.selecting)
+	put("policies_too_large", "gauge", "NetworkPolicies that allow nobody since they are too large.", m.tooLarge)
 	put("addresses_isolated", "gauge", "Addresses of pods of this node that a NetworkPolicy selects.", m.pods)
 	put("addresses_unknown", "gauge", "Addresses handed out to pods that are not known yet.", m.unknown)
 	put("chains", "gauge", "Chains of nftables.", m.size.chains)

@@ -28,6 +28,8 @@ const (
 	egress
 )
 
+func (d direction) String() string { return [...]string{"ingress", "egress"}[d] }
+
 var directions = [...]direction{ingress, egress}
 
 // pod is what counts of a Pod.
@@ -87,8 +89,13 @@ func finished(o *corev1.Pod) bool {
 	if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 		return true
 	}
-	return o.DeletionTimestamp != nil && len(o.Status.ContainerStatuses) == len(o.Spec.Containers) &&
-		!slices.ContainsFunc(o.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Terminated == nil })
+	if o.DeletionTimestamp == nil || len(o.Status.ContainerStatuses) != len(o.Spec.Containers) {
+		return false
+	}
+	// A sidecar, which is an init container, goes on after the containers.
+	others := slices.Concat(o.Status.InitContainerStatuses, o.Status.EphemeralContainerStatuses)
+	return !slices.ContainsFunc(o.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Terminated == nil }) &&
+		!slices.ContainsFunc(others, func(s corev1.ContainerStatus) bool { return s.State.Running != nil })
 }
 
 func protocolOf(p corev1.Protocol) string {
@@ -168,10 +175,8 @@ func policyOf(o *networkingv1.NetworkPolicy) *policy {
 
 // component is a component of a node, as a pod of kube-system.
 type component struct {
-	id     string
-	labels labels.Set
-	// sources are the addresses that its node's own packets may have.
-	sources   []netip.Addr
+	id        string
+	labels    labels.Set
 	endpoints []endpoint
 }
 
@@ -183,28 +188,12 @@ type endpoint struct {
 
 // componentsOf reads the components that policies can name: those with labels.
 func componentsOf(status nodestatus.NodeStatus) []component {
-	var sources []netip.Addr
-	for _, text := range status.PodGateways {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			// A tunnel's own address is the one before the gateway's: what goes over it to
-			// another node's pods comes from there.
-			sources = append(sources, addr.Unmap())
-			if tunnel := addr.Unmap().Prev(); tunnel.IsValid() {
-				sources = append(sources, tunnel)
-			}
-		}
-	}
-	for _, text := range status.NodeIPs {
-		if addr, err := netip.ParseAddr(text); err == nil { // without a tunnel
-			sources = append(sources, addr.Unmap())
-		}
-	}
 	var all []component
 	for _, state := range status.Components {
 		if len(state.Labels) == 0 {
 			continue
 		}
-		c := component{id: state.ID, labels: state.Labels, sources: sources}
+		c := component{id: state.ID, labels: state.Labels}
 		for _, e := range state.Endpoints {
 			for _, text := range e.Addresses {
 				addr, err := netip.ParseAddr(text)

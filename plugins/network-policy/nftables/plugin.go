@@ -50,7 +50,7 @@ func (*plugin) Info() sdk.Info {
 
 // Run implements sdk.Plugin. The rules stay when it returns.
 func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
-	nft, err := openTable()
+	nft, frames, err := openTables()
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,9 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	if err != nil {
 		return err
 	}
+	if network.bridge == "" {
+		frames = nil
+	}
 	if err := captureKlog(host.Logger()); err != nil {
 		return err
 	}
@@ -74,7 +77,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	}
 	err = (&loop{
 		clients: clients, node: facts.NodeName, records: cfg.AddressRecords,
-		programmer: &programmer{nft: nft, network: network, fresh: true},
+		programmer: &programmer{nft: nft, frames: frames, network: network, fresh: true},
 		engine:     newEngine(facts.NodeName, network.families), changes: newChanges(),
 		metrics: p.metrics, log: host.Logger(), report: host,
 	}).run(ctx)
@@ -84,7 +87,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	return err
 }
 
-// Cleanup implements sdk.Cleaner: it removes the table, after which no policy is enforced.
+// Cleanup implements sdk.Cleaner: it removes the tables, after which no policy is enforced.
 func (*plugin) Cleanup(ctx context.Context, _ *sdk.Host) error {
 	if err := ensurePath(); err != nil {
 		return err
@@ -92,36 +95,32 @@ func (*plugin) Cleanup(ctx context.Context, _ *sdk.Host) error {
 	if !hasTool() {
 		return nil // Run could not have made anything
 	}
-	nft, err := openTable()
+	nft, frames, err := openTables()
 	if err != nil {
 		return err
 	}
-	tx := nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // so that it is there to be deleted
-	tx.Delete(&knftables.Table{})
-	if err := nft.Run(ctx, tx); err != nil {
-		return fmt.Errorf("remove the rules of the network policies: %w", err)
-	}
-	return nil
+	return removeTables(ctx, nft, frames)
 }
 
 // WriteMetrics implements sdk.MetricsWriter.
 func (p *plugin) WriteMetrics(_ context.Context, w io.Writer) error { return p.metrics.write(w) }
 
-// openTable finds the tool.
-func openTable() (knftables.Interface, error) {
+// openTables finds the tool, for the table of the family inet and that of bridge.
+func openTables() (inet, frames knftables.Interface, err error) {
 	if err := ensurePath(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !hasTool() {
-		return nil, errors.New("network policies need the tool nft, which this host has not: install nftables, " +
+		return nil, nil, errors.New("network policies need the tool nft, which this host has not: install nftables, " +
 			"or choose `--disable network-policy` and do without their enforcement")
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
-	if err != nil {
-		return nil, fmt.Errorf("use nftables: %w", err)
+	if inet, err = knftables.New(knftables.InetFamily, tableName); err == nil {
+		frames, err = knftables.New(knftables.BridgeFamily, tableName)
 	}
-	return nft, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("use nftables: %w", err)
+	}
+	return inet, frames, nil
 }
 
 func hasTool() bool {

@@ -40,7 +40,7 @@ func newScene(t testing.TB) *scene {
 // ingress controller, on TCP 8080.
 func componentsObject(name, gateway string, serving bool) *nodeComponents {
 	n := &nodeComponents{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	n.Status.PodGateways = []string{gateway}
+	n.Status.PodGateways, n.Status.NodeIPs = []string{gateway}, []string{"192.168.88.2"}
 	dns := nodestatus.ComponentState{ID: "dns.coredns", Labels: map[string]string{"k8s-app": "kube-dns"}}
 	web := nodestatus.ComponentState{ID: "ingress.traefik", Labels: map[string]string{"app": "traefik"}}
 	if serving {
@@ -268,14 +268,14 @@ var policyCases = map[string]policyCase{
 			}
 		},
 	},
-	"components as where from": {
-		policies: []string{`{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{
-			namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {app: traefik}}}]}]}`},
+	"components as where from, whose addresses whoever comes by a NodePort of another node has too": {
+		policies: []string{`{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{namespaceSelector: {matchLabels:
+			{kubernetes.io/metadata.name: kube-system}}}, {namespaceSelector: {}, podSelector: {matchLabels: {app: traefik}}}]}]}`},
 		probes: func(s *scene) []probe {
 			return []probe{
-				{s.elsewhere, "10.42.1.1", "tcp:" + web4 + ":80", true},
-				{s.elsewhere, "10.42.1.0", "tcp:" + web4 + ":80", true},
-				{s.elsewhere, "10.42.1.5", "tcp:" + web4 + ":80", false},
+				{s.elsewhere, "10.42.1.1", "tcp:" + web4 + ":80", false},
+				{s.elsewhere, "10.42.1.0", "tcp:" + web4 + ":80", false},
+				{s.elsewhere, "192.168.88.2", "tcp:" + web4 + ":80", false},
 				{s.client.place, "", "tcp:" + web4 + ":80", false},
 			}
 		},

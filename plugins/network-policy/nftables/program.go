@@ -110,8 +110,11 @@ func (n network) baseRules(chain string, closed bool) []string {
 		return rules
 	}
 	rules = append(rules,
-		// Neighbour discovery and multicast listeners: no address is found without.
-		"icmpv6 type { 130-137, 143 } accept",
+		// Neighbour discovery and multicast listeners: no address is found without. The hop limits
+		// are those that they have to have, so no router passes on what has them: one of 1 may
+		// have been 2 before this node, but not on the way to a link's multicast address.
+		"icmpv6 type { 133-137 } ip6 hoplimit 255 accept",
+		"icmpv6 type { 130-132, 143 } ip6 hoplimit 1 ip6 daddr ff00::/8 accept",
 	)
 	if chain == chainLocal {
 		rules = append(rules, `iifname "lo" accept`)
@@ -133,12 +136,16 @@ func (n network) baseRules(chain string, closed bool) []string {
 
 // programmer writes what the engine wants into the kernel.
 type programmer struct {
-	nft     knftables.Interface
+	nft knftables.Interface
+	// frames is the table of the same name in the family bridge; nil without a bridge of
+	// pods. See guard.
+	frames  knftables.Interface
 	network network
 	// fresh has the next transaction replace the whole table: at the start, after an error,
 	// and when someone else changed it.
-	fresh  bool
-	closed bool // as the kernel has it
+	fresh   bool
+	closed  bool // as the kernel has it
+	guarded bool // it has frames
 }
 
 // size counts what the kernel has.
@@ -157,8 +164,10 @@ func (p *programmer) sync(ctx context.Context, e *engine) (operations int, err e
 		}
 	}
 	e.done(p.fresh)
+	p.guarded = p.guarded && !p.fresh
 	p.fresh, p.closed = false, e.closed()
-	return tx.NumOperations(), nil
+	guard, err := p.guard(ctx)
+	return tx.NumOperations() + guard, err
 }
 
 func (p *programmer) write(tx *knftables.Transaction, e *engine, deadChains []*chain, deadSets []*set) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -15,19 +16,29 @@ import (
 // (NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h).
 const nfnlGroupNFTables = 7
 
-// watchTable tells, on a channel that holds one token, when the table was deleted or a chain
+// watchTable tells, on a channel that holds one token, when a table was deleted or a chain
 // of it, or when it can't be sure: what `nft flush ruleset` and the like do. The component's own
-// deletions are told of too. stop ends it and waits.
-func watchTable() (deleted <-chan struct{}, stop func(), err error) {
+// deletions are told of too. failed holds the error that ended the watch on its own. stop ends
+// it and waits.
+func watchTable() (deleted <-chan struct{}, failed <-chan error, stop func(), err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER, nfnlGroupNFTables)
 	if err != nil {
-		return nil, nil, fmt.Errorf("subscribe to changes of nftables: %w", err)
+		return nil, nil, nil, fmt.Errorf("subscribe to changes of nftables: %w", err)
 	}
-	token, done := make(chan struct{}, 1), make(chan struct{})
+	deleted, failed, done := followTable(socket.Receive)
+	return deleted, failed, func() { socket.Close(); <-done }, nil
+}
+
+// followTable reads messages until receive fails.
+func followTable(receive func() ([]syscall.NetlinkMessage, *unix.SockaddrNetlink, error)) (deleted <-chan struct{}, failed <-chan error, done <-chan struct{}) {
+	token, failure, ended := make(chan struct{}, 1), make(chan error, 1), make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(ended)
 		for {
-			messages, _, err := socket.Receive()
+			messages, _, err := receive()
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
 			maybe := errors.Is(err, unix.ENOBUFS) // some were lost
 			for _, m := range messages {
 				maybe = maybe || deletesTable(m.Header.Type, m.Data)
@@ -39,15 +50,16 @@ func watchTable() (deleted <-chan struct{}, stop func(), err error) {
 				}
 			}
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return // closed
+				failure <- fmt.Errorf("read changes of nftables: %w", err) // nobody hears it after stop
+				return
 			}
 		}
 	}()
-	return token, func() { socket.Close(); <-done }, nil
+	return token, failure, ended
 }
 
-// deletesTable says whether a message of nfnetlink tells that the component's table, or a
-// rule of its base chains, was deleted. The attribute 1 is the table's name, and of rules
+// deletesTable says whether a message of nfnetlink tells that one of the component's tables, or a
+// rule of their base chains, was deleted. The attribute 1 is the table's name, and of rules
 // the attribute 2 the chain's.
 func deletesTable(kind uint16, data []byte) bool {
 	message := kind & 0xff
@@ -75,7 +87,7 @@ func deletesTable(kind uint16, data []byte) bool {
 				return true
 			}
 		case unix.NFTA_RULE_CHAIN:
-			return ours && (text == chainIn || text == chainOut || text == chainLocal)
+			return ours && (text == chainIn || text == chainOut || text == chainLocal || text == chainFrames)
 		}
 		data = data[min(len(data), (length+3)&^3):]
 	}
@@ -90,5 +102,9 @@ func (p *programmer) intact(ctx context.Context) bool {
 			return false
 		}
 	}
-	return true
+	if p.frames == nil || !p.guarded {
+		return true
+	}
+	rules, err := p.frames.ListRules(ctx, chainFrames)
+	return err == nil && len(rules) == 1
 }

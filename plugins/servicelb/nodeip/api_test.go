@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -56,6 +59,7 @@ func TestCluster(t *testing.T) {
 	t.Run("nodes' addresses", func(t *testing.T) { f.testAddresses(t, p) })
 	t.Run("conflicts", f.testConflicts)
 	t.Run("choice of nodes", f.testNodes)
+	t.Run("addresses of others", f.testForeign)
 	t.Run("local traffic", f.testLocal)
 	t.Run("classes", f.testClasses)
 	t.Run("a restart changes nothing", func(t *testing.T) {
@@ -79,6 +83,12 @@ func TestCluster(t *testing.T) {
 		stop()
 		f.says("a", true, free())
 		p, stop := f.run("server-2", `{}`)
+		if p.metrics.leading.Load() != 1 {
+			t.Error("an agent's word keeps a server from leading")
+		}
+		stop()
+		f.label("a", labelServer, "true")
+		p, stop = f.run("server-2", `{}`)
 		if p.metrics.leading.Load() != 0 {
 			t.Error("it leads beside the one on node a")
 		}
@@ -114,6 +124,33 @@ func TestCluster(t *testing.T) {
 			})
 		}
 	})
+}
+
+// An address goes to Services only if its node can have it: what a kubelet says of its addresses,
+// kube-proxy on every node takes traffic for.
+func TestOwnersOfAddresses(t *testing.T) {
+	born := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	n := func(name string, age time.Duration, addresses ...corev1.NodeAddress) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(born.Add(-age))},
+			Status: corev1.NodeStatus{Addresses: addresses}}
+	}
+	external := func(ip string) corev1.NodeAddress {
+		return corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: ip}
+	}
+	old := n("z-old", time.Hour, internal("10.0.0.1"), external("203.0.113.1"), internal("fd00::1"))
+	stolen := n("a-stolen", 0, external("10.0.0.1"), external("fd00::1"), external("10.42.3.4"), external("::ffff:10.43.0.1"), external("127.0.0.1"),
+		external("169.254.169.254"), external("224.0.0.1"), external("0.0.0.0"), external("fe80::1%eth0"), external("2001:db8::1%eth0"),
+		external("host.example.org"), internal("10.0.0.2"))
+	owners := ownersOf([]*corev1.Node{stolen, old}, []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("10.43.0.0/16")})
+	for _, c := range []struct {
+		node *corev1.Node
+		want string
+	}{{old, "[203.0.113.1 10.0.0.1] [fd00::1]"}, {stolen, "[10.0.0.2] []"}} {
+		v := viewNode(c.node, config{Addresses: allAddresses}, owners)
+		if got := fmt.Sprint(v.addresses[ipv4], " ", v.addresses[ipv6]); got != c.want {
+			t.Errorf("%s: %s, want %s", c.node.Name, got, c.want)
+		}
+	}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -252,6 +289,18 @@ func (f *fixture) testNodes(t *testing.T) {
 	f.label("a", labelPool, "")
 	f.label("b", labelPool, "")
 	f.has(t, "pooled", "")
+}
+
+// testForeign: a node that gives addresses which are not its own.
+func (f *fixture) testForeign(t *testing.T) {
+	f.node("foreign", map[string]string{labelPool: "foreign"}, internal("10.0.0.9"), internal("10.0.0.1"), internal("10.43.0.10"), internal("10.42.0.7"))
+	f.says("foreign", false, free())
+	f.service(t, "elsewhere", 80, func(s *corev1.Service) { s.Labels = map[string]string{labelPool: "foreign"} })
+	f.has(t, "elsewhere", "10.0.0.9")
+	if err := f.admin.CoreV1().Nodes().Delete(t.Context(), "foreign", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.has(t, "elsewhere", "")
 }
 
 func (f *fixture) testLocal(t *testing.T) {

@@ -2,6 +2,7 @@ package nodeip
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,15 +24,23 @@ const (
 // class is the loadBalancerClass of the component.
 const class = "k3m.io/nodeip"
 
-// snapshot makes the picture of the cluster that is decided on.
-func (w *watches) snapshot(cfg config) snapshot {
+// labelServer is on the Nodes of servers. A kubelet can't give it to its own.
+const labelServer = "node-role.kubernetes.io/control-plane"
+
+// snapshot makes the picture of the cluster that is decided on. The networks are those of pods
+// and Services, in which no node has an address to give.
+func (w *watches) snapshot(cfg config, networks []netip.Prefix) snapshot {
 	var s snapshot
-	nodes := map[string]*node{}
+	var objects []*corev1.Node
 	for _, obj := range w.nodes.GetStore().List() {
 		if n, ok := obj.(*corev1.Node); ok {
-			nodes[n.Name] = viewNode(n, cfg)
-			s.nodes = append(s.nodes, nodes[n.Name])
+			objects = append(objects, n)
 		}
+	}
+	nodes, owners := map[string]*node{}, ownersOf(objects, networks)
+	for _, n := range objects {
+		nodes[n.Name] = viewNode(n, cfg, owners)
+		s.nodes = append(s.nodes, nodes[n.Name])
 	}
 	for _, obj := range w.components.GetStore().List() {
 		if c, ok := obj.(*nodeComponents); ok && nodes[c.Name] != nil {
@@ -72,7 +81,33 @@ func (w *watches) snapshot(cfg config) snapshot {
 	return s
 }
 
-func viewNode(n *corev1.Node, cfg config) *node {
+// ownersOf says which node has an address. A node's addresses are what its kubelet says, and
+// each goes to Services on all nodes: so none counts that is a pod's, a Service's or no host's at
+// all, and where two nodes say the same, the one that was there first has it.
+func ownersOf(nodes []*corev1.Node, networks []netip.Prefix) map[netip.Addr]string {
+	owners := map[netip.Addr]string{}
+	for _, n := range slices.SortedFunc(slices.Values(nodes), func(a, b *corev1.Node) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	}) {
+		for _, a := range n.Status.Addresses {
+			addr, err := netip.ParseAddr(a.Address)
+			if err != nil {
+				continue // a host name
+			}
+			addr = addr.Unmap()
+			if addr.Zone() != "" || !addr.IsGlobalUnicast() ||
+				slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				continue
+			}
+			if _, taken := owners[addr]; !taken {
+				owners[addr] = n.Name
+			}
+		}
+	}
+	return owners
+}
+
+func viewNode(n *corev1.Node, cfg config, owners map[netip.Addr]string) *node {
 	_, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]
 	v := &node{
 		name: n.Name, enabled: n.Labels[labelEnable] == "true", pool: n.Labels[labelPool],
@@ -84,10 +119,9 @@ func viewNode(n *corev1.Node, cfg config) *node {
 	byType := map[corev1.NodeAddressType]map[family][]netip.Addr{}
 	for _, a := range n.Status.Addresses {
 		addr, err := netip.ParseAddr(a.Address)
-		if err != nil {
-			continue // a host name
+		if addr = addr.Unmap(); err != nil || owners[addr] != n.Name {
+			continue // a host name, or not the node's
 		}
-		addr = addr.Unmap()
 		if byType[a.Type] == nil {
 			byType[a.Type] = map[family][]netip.Addr{}
 		}
@@ -203,8 +237,8 @@ func protocolOf(p corev1.Protocol) string {
 
 // leads tells whether the component on the node self is the one that writes. Every
 // server's decides the same from the same picture, so a moment with two writers does no
-// harm; one suffices, and it is the first by name among those whose node is Ready and says
-// that the component serves there. That costs nothing while all is quiet, which a Lease
+// harm; one suffices, and it is the first by name among those whose node is a server, Ready
+// and says that the component serves there. That costs nothing while all is quiet, which a Lease
 // that is renewed each two seconds would not; and the addresses of a node that is lost go
 // no sooner than the cluster calls it not Ready, which is also when another one takes over.
 func (w *watches) leads(self string) bool {
@@ -214,7 +248,13 @@ func (w *watches) leads(self string) bool {
 			continue
 		}
 		if obj, exists, _ := w.nodes.GetStore().GetByKey(c.Name); exists {
-			if n, ok := obj.(*corev1.Node); ok && slices.ContainsFunc(n.Status.Conditions, ready) {
+			n, ok := obj.(*corev1.Node)
+			if !ok || !slices.ContainsFunc(n.Status.Conditions, ready) {
+				continue
+			}
+			// Any node may say that the component serves there, a stolen agent too, and
+			// nobody would write then.
+			if _, server := n.Labels[labelServer]; server {
 				return false
 			}
 		}

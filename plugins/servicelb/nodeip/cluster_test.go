@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -121,7 +122,8 @@ func (f *fixture) run(nodeName, config string) (p *plugin, stop func()) {
 	c := client.New(conn)
 	reports, ended := make(chan client.Report, 100), make(chan error, 1)
 	go func() {
-		ended <- c.Run(context.Background(), client.RunRequest{Facts: sdk.Facts{NodeName: nodeName}, Kubeconfig: f.kubeconfig,
+		ended <- c.Run(context.Background(), client.RunRequest{Facts: sdk.Facts{NodeName: nodeName,
+			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}}, Kubeconfig: f.kubeconfig,
 			Config: json.RawMessage(config), StateDir: f.t.TempDir()}, func(r client.Report) { reports <- r })
 	}()
 	var once sync.Once

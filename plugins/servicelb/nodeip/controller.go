@@ -2,6 +2,7 @@ package nodeip
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -12,7 +13,8 @@ import (
 type controller struct {
 	cfg      config
 	reserved map[port]string
-	self     string // the node's name
+	self     string         // the node's name
+	networks []netip.Prefix // of pods and Services
 	clients  *clients
 	watches  *watches
 	metrics  *metrics
@@ -94,7 +96,7 @@ func (c *controller) pass(ctx context.Context, now time.Time) (time.Duration, er
 		return 0, nil
 	}
 	c.metrics.leading.Store(1)
-	verdicts := assign(c.watches.snapshot(c.cfg), c.reserved)
+	verdicts := assign(c.watches.snapshot(c.cfg, c.networks), c.reserved)
 	c.metrics.count(verdicts)
 	if err := c.write(ctx, verdicts); err != nil {
 		return 0, err // what was not written is not told

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/k3m-io/k3m/sdk"
@@ -83,7 +84,8 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	}
 	c := &controller{
 		cfg: cfg, reserved: reservedPorts(cfg), self: host.Facts().NodeName,
-		clients: clients, watches: watches, metrics: &p.metrics, log: host.Logger(),
+		networks: slices.Concat(host.Facts().ClusterCIDRs, host.Facts().ServiceCIDRs),
+		clients:  clients, watches: watches, metrics: &p.metrics, log: host.Logger(),
 		stories: map[types.UID]*story{}, healthy: host.Ready, ill: host.Degraded,
 	}
 	c.run(ctx)

@@ -201,7 +201,7 @@ func reduceNode(obj runtime.Object) runtime.Object {
 	if !ok {
 		return obj
 	}
-	kept := &corev1.Node{ObjectMeta: identity(&n.ObjectMeta, labelPool, labelEnable, corev1.LabelNodeExcludeBalancers)}
+	kept := &corev1.Node{ObjectMeta: identity(&n.ObjectMeta, labelPool, labelEnable, labelServer, corev1.LabelNodeExcludeBalancers)}
 	kept.Status.Addresses = n.Status.Addresses
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
