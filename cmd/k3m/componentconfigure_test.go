@@ -39,7 +39,7 @@ func TestConfigureRefusesAKeyThatIsSetAndUnset(t *testing.T) {
 		}
 		i := strings.LastIndex(words, " ")
 		err = configure(d, &localConfig{loader: loader}, entry, []string{words[:i]}, []string{words[i+1:]})
-		if (err != nil) != refused || refused && !isUsage(err) {
+		if (err != nil) != refused || refused && !isMistake(err) {
 			t.Errorf("configure %q --unset %q: %v", words[:i], words[i+1:], err)
 		}
 		d.close()
