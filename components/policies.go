@@ -81,13 +81,6 @@ var policies = []struct {
 		owned: "has(SUBJECT.nodeTopology) && !has(SUBJECT.nodeTopology.matchExpressions) && has(SUBJECT.nodeTopology.matchLabels) && " +
 			"SUBJECT.nodeTopology.matchLabels == {'kubernetes.io/hostname': variables.node}",
 		message: "a component may publish the storage capacity of its own node alone",
-	}, {
-		// Covers those of events.k8s.io too, which are the same objects.
-		name: "k3m-node-components.events", group: "", versions: "v1", resources: []string{"events"},
-		owned: "SUBJECT.?source.?host.orValue('') in ['', variables.node] && " +
-			"SUBJECT.?reportingInstance.orValue('') in ['', variables.node] && " +
-			"(SUBJECT.?source.?host.orValue('') == variables.node || SUBJECT.?reportingInstance.orValue('') == variables.node)",
-		message: "a component may write Events with its own node as source.host or reportingInstance alone",
 	},
 }
 

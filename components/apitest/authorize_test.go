@@ -10,7 +10,6 @@ import (
 	"github.com/k3m-io/k3m/sdk"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,7 +36,6 @@ func as(t *testing.T, admin *rest.Config, info sdk.Info, node string) kubernetes
 var network = sdk.Info{Kind: "cni", Name: "net", Scope: sdk.NodeScope, Rules: []sdk.Rule{
 	{Verbs: []string{"get", "list", "patch", "update", "delete"}, APIGroups: []string{""}, Resources: []string{"nodes", "nodes/status", "pods"}},
 	{Verbs: []string{"create", "update", "delete"}, APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}},
-	{Verbs: []string{"create", "patch"}, APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}},
 }}
 
 var dns = sdk.Info{Kind: "dns", Name: "server", Scope: sdk.ServerScope, Rules: []sdk.Rule{
@@ -126,7 +124,6 @@ func TestAuthorize(t *testing.T) {
 	})
 	t.Run("endpoint slices", func(t *testing.T) { testSlices(ctx, t, config, admin) })
 	t.Run("pods", func(t *testing.T) { testPods(ctx, t, one, admin) })
-	t.Run("events", func(t *testing.T) { testEvents(ctx, t, one, admin) })
 	t.Run("volumes, claims and capacities", func(t *testing.T) { testStorage(ctx, t, as(t, config, storage, "node-1"), admin) })
 	t.Run("addresses end with the selection", func(t *testing.T) { testAddresses(ctx, t, admin, network, dns) })
 	t.Run("rights end with the selection", func(t *testing.T) {
@@ -143,52 +140,6 @@ func TestAuthorize(t *testing.T) {
 			t.Errorf("the other role: %v", err)
 		}
 	})
-}
-
-// testEvents: a component speaks for its own node alone.
-func testEvents(ctx context.Context, t *testing.T, one, admin kubernetes.Interface) {
-	event := func(name, host, instance string) *corev1.Event {
-		return &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
-			InvolvedObject: corev1.ObjectReference{Kind: "ConfigMap", Namespace: "default", Name: "a"}, Type: corev1.EventTypeNormal, Reason: "Test",
-			Source: corev1.EventSource{Component: "cni.net", Host: host}, ReportingController: "cni.net", ReportingInstance: instance}
-	}
-	events := one.CoreV1().Events("default")
-	// The API server compiles a new policy some moments after it was written.
-	if err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
-		_, err := events.Create(ctx, event("probe", "node-2", ""), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return err != nil, nil
-	}); err != nil {
-		t.Fatalf("the policy was never heeded: %v", err)
-	}
-	for name, names := range map[string][2]string{"another": {"node-2", "node-2"}, "nobody": {}, "both": {"node-1", "node-2"}, "both2": {"node-2", "node-1"}} {
-		_, err := events.Create(ctx, event(name, names[0], names[1]), metav1.CreateOptions{})
-		if err == nil || !strings.Contains(err.Error(), "may write Events with its own node") {
-			t.Errorf("an Event of %q: %v", names, err)
-		}
-	}
-	for name, names := range map[string][2]string{"host": {"node-1", ""}, "instance": {"", "node-1"}, "both": {"node-1", "node-1"}} {
-		if _, err := events.Create(ctx, event(name, names[0], names[1]), metav1.CreateOptions{}); err != nil {
-			t.Errorf("an Event of %q: %v", names, err)
-		}
-		if _, err := events.Patch(ctx, name, types.MergePatchType, []byte(`{"count":2}`), metav1.PatchOptions{}); err != nil {
-			t.Errorf("an Event of %q again: %v", names, err)
-		}
-	}
-	if _, err := admin.CoreV1().Events("default").Create(ctx, event("theirs", "node-2", "node-2"), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for what, patch := range map[string]string{"a message": `{"message":"all is well"}`, "the node": `{"source":{"host":"node-1"},"reportingInstance":"node-1"}`} {
-		if _, err := events.Patch(ctx, "theirs", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err == nil {
-			t.Errorf("%s of another node's Event was changed", what)
-		}
-	}
-	newer := &eventsv1.Event{ObjectMeta: metav1.ObjectMeta{Name: "newer", Namespace: "default"}, EventTime: metav1.NowMicro(),
-		ReportingController: "cni.net", ReportingInstance: "node-2", Action: "Test", Reason: "Test", Type: corev1.EventTypeNormal,
-		Regarding: corev1.ObjectReference{Kind: "ConfigMap", Namespace: "default", Name: "a"}}
-	_, err := one.EventsV1().Events("default").Create(ctx, newer, metav1.CreateOptions{})
-	if err == nil || !strings.Contains(err.Error(), "may write Events with its own node") {
-		t.Errorf("another node's Event of events.k8s.io: %v", err)
-	}
 }
 
 func testSlices(ctx context.Context, t *testing.T, config *rest.Config, admin kubernetes.Interface) {
