@@ -25,8 +25,8 @@ type result struct {
 	Recovery map[string]stats `json:"recoverySeconds,omitempty"`
 	// DNSGap is the longest time without an answer of the cluster's DNS around each change
 	// of its configuration.
-	DNSGap *stats `json:"dnsGapAtSwapSeconds,omitempty"`
-	DNS      *dnsFigures      `json:"dns,omitempty"`
+	DNSGap *stats      `json:"dnsGapAtSwapSeconds,omitempty"`
+	DNS    *dnsFigures `json:"dns,omitempty"`
 }
 
 func main() {
