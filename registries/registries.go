@@ -166,6 +166,11 @@ const (
 	DockerServer = "registry-1.docker.io"
 )
 
+// Secrets tells whether the file holds credentials.
+func (r *Registries) Secrets() bool {
+	return slices.ContainsFunc(r.Hosts, func(h Host) bool { return !h.Auth.Empty() })
+}
+
 // Names are the registries that the file says something of: mirrors, then hosts that are no
 // mirror, the wildcard included.
 func (r *Registries) Names() []string {

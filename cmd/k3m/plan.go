@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 	"github.com/k3m-io/k3m/core/agent"
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/registries"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -56,6 +59,9 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	}
 	p := &plan{cfg: cfg, bundle: dir, catalog: catalog, selection: selection}
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
+		return nil, err
+	}
+	if err := checkRegistries(cfg, selection, p.configs); err != nil {
 		return nil, err
 	}
 	if p.args, err = kubernetesArgs(cfg); err != nil {
@@ -124,11 +130,33 @@ func choices(values []config.Value) []components.Choice {
 	return all
 }
 
-// flannelID is the component that --flannel-backend is a short form for.
-const flannelID = "cni.flannel"
+// The components that options are short forms for.
+const (
+	flannelID    = "cni.flannel"
+	containerdID = "runtime.containerd"
+)
 
-// componentConfigs are the blocks of the configuration file, with --flannel-backend's
-// value added to its component's, checked.
+// shortForm is an option that sets a key of a component's block.
+type shortForm struct {
+	option config.Value
+	id     string
+	key    string
+	value  any // of the key
+}
+
+// shortForms are those that were given.
+func shortForms(cfg *config.Config) []shortForm {
+	all := []shortForm{
+		{cfg.FlannelBackend, flannelID, "backend", cfg.FlannelBackend.Text},
+		{cfg.Snapshotter, containerdID, "snapshotter", cfg.Snapshotter.Text},
+		{cfg.PrivateRegistry, containerdID, "registries", cfg.PrivateRegistry.Text},
+		{cfg.DisableDefaultRegistryEndpoint, containerdID, "disableDefaultRegistryEndpoint", cfg.DisableDefaultRegistryEndpoint.Text == "true"},
+	}
+	return slices.DeleteFunc(all, func(s shortForm) bool { return s.option.Text == "" })
+}
+
+// componentConfigs are the blocks of the configuration file, with the values of options that
+// are short forms added, checked.
 func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection components.Selection) (map[string]json.RawMessage, error) {
 	var known []string
 	for _, e := range catalog.Entries() {
@@ -142,22 +170,28 @@ func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection
 		}
 		configs[id] = block.Raw
 	}
-	if err := addBackend(cfg, selection, configs); err != nil {
-		return nil, err
+	short := shortForms(cfg)
+	for _, s := range short {
+		if err := s.add(cfg, selection, configs); err != nil {
+			return nil, err
+		}
 	}
-	return configs, checkConfigs(cfg, catalog, configs)
+	return configs, checkConfigs(cfg, catalog, configs, short)
 }
 
 // checkConfigs compares the blocks with the schemas that the components have on record,
 // without starting any.
-func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[string]json.RawMessage) error {
+func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[string]json.RawMessage, short []shortForm) error {
 	for _, id := range slices.Sorted(maps.Keys(configs)) {
 		entry, _ := catalog.Find(id)
 		problems := sdk.CheckConfig(entry.Info.ConfigSchema, configs[id])
 		if len(problems) == 0 {
 			continue
 		}
-		source := cfg.FlannelBackend.Source
+		source := ""
+		if i := slices.IndexFunc(short, func(s shortForm) bool { return s.id == id }); i >= 0 {
+			source = short[i].option.Source
+		}
 		if block, ok := cfg.Components[id]; ok {
 			source = block.At(problems[0].Path)
 		}
@@ -170,33 +204,58 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 	return nil
 }
 
-// addBackend puts --flannel-backend's value into the block of its component.
-func addBackend(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
-	backend := cfg.FlannelBackend
-	if backend.Text == "" {
-		return nil
-	}
-	selected := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == flannelID })
+// add puts the option's value into the block of its component.
+func (s shortForm) add(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
+	selected := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == s.id })
 	if !selected {
-		return &config.Error{Source: backend.Source, Message: "sets the backend of " + flannelID + ", which is not among the chosen components"}
+		return &config.Error{Source: s.option.Source, Message: "sets the " + s.key + " of " + s.id + ", which is not among the chosen components"}
 	}
 	block := map[string]any{}
-	if raw, ok := configs[flannelID]; ok {
+	if raw, ok := configs[s.id]; ok {
 		if err := json.Unmarshal(raw, &block); err != nil {
-			return &config.Error{Source: cfg.Components[flannelID].Source, Message: err.Error()}
+			return &config.Error{Source: cfg.Components[s.id].Source, Message: err.Error()}
 		}
 	}
-	if other, ok := block["backend"]; ok && other != backend.Text {
-		return &config.Error{Source: backend.Source, Message: fmt.Sprintf("says %q, but backend is %v at %s; keep one of them",
-			backend.Text, other, cfg.Components[flannelID].Source)}
+	if other, ok := block[s.key]; ok && other != s.value {
+		return &config.Error{Source: s.option.Source, Message: fmt.Sprintf("says %q, but %s is %v at %s; keep one of them",
+			s.option.Text, s.key, other, cfg.Components[s.id].At(s.key))}
 	}
-	block["backend"] = backend.Text
+	block[s.key] = s.value
 	raw, err := json.Marshal(block)
 	if err != nil {
 		return err
 	}
-	configs[flannelID] = raw
+	configs[s.id] = raw
 	return nil
+}
+
+// checkRegistries reads registries.yaml, so that a mistake there is told before anything
+// starts. The component reads it anew, also when it changes.
+func checkRegistries(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
+	if !slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == containerdID }) {
+		return nil
+	}
+	var block struct {
+		Registries string `json:"registries"`
+	}
+	if raw, ok := configs[containerdID]; ok {
+		if err := json.Unmarshal(raw, &block); err != nil {
+			return err
+		}
+	}
+	_, err := registries.Read(cmp.Or(block.Registries, registries.DefaultFile))
+	var mistake *registries.Error
+	switch {
+	case errors.As(err, &mistake):
+		return &config.Error{Source: mistake.Source, Message: mistake.Message}
+	case err == nil || registries.IsNotExist(err) && block.Registries == "":
+		return nil
+	}
+	source := cfg.PrivateRegistry.Source
+	if source == "" {
+		source = cfg.Components[containerdID].At("registries")
+	}
+	return &config.Error{Source: cmp.Or(source, registries.DefaultFile), Message: err.Error()}
 }
 
 // cgroupParent is the cgroup below which a node keeps its own: several nodes can live on
@@ -224,7 +283,7 @@ func (p *plan) facts() sdk.Facts {
 	return sdk.Facts{
 		NodeName: p.cfg.NodeName, NodeIPs: p.cfg.NodeIPs,
 		LocalStoragePath: p.cfg.LocalStoragePath,
-		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: config.PauseImage,
+		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: p.cfg.PauseImage,
 		Paths: sdk.Paths{
 			BinDir:           filepath.Join(p.bundle, "bin"),
 			CarriedCNIDir:    filepath.Join(p.bundle, "cni"),

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
@@ -32,7 +33,8 @@ type engine struct {
 
 // startEngine makes the node's directories and initializes containerd; shims that are
 // still running are adopted here. Nobody can call it before serve.
-func startEngine(ctx context.Context, s settings) (*engine, error) {
+// Images that CRI asks for are pulled by way of wrap.
+func startEngine(ctx context.Context, s settings, wrap func(transfer.Transferrer) transfer.Transferrer) (*engine, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func startEngine(ctx context.Context, s settings) (*engine, error) {
 	if err := prepareTempMounts(ctx, filepath.Join(s.root, "tmpmounts")); err != nil {
 		return nil, err
 	}
-	e := &engine{settings: s, bridge: &bridge{}}
+	e := &engine{settings: s, bridge: &bridge{wrap: wrap}}
 	registerBridge()
 	var err error
 	if e.server, err = server.New(withBridge(ctx, e.bridge), config); err != nil {
@@ -125,6 +127,8 @@ type bridge struct {
 	// cri is told of images that came without it. It would hear of them from an event
 	// too, but later.
 	cri imageUpdater
+	// wrap stands before containerd's service that pulls.
+	wrap func(transfer.Transferrer) transfer.Transferrer
 }
 
 // imageUpdater is the part of CRI's image service that reads one reference anew.
@@ -171,4 +175,30 @@ var registerBridge = sync.OnceFunc(func() {
 			return b, err
 		},
 	})
+	// containerd has no door for another service that pulls, but its registry shows the
+	// registrations themselves to the filter of Graph.
+	registry.Graph(func(r *plugin.Registration) bool {
+		if r.Type == plugins.TransferPlugin {
+			r.InitFn = wrapTransfer(r.InitFn)
+		}
+		return true
+	})
 })
+
+func wrapTransfer(start func(*plugin.InitContext) (any, error)) func(*plugin.InitContext) (any, error) {
+	return func(ic *plugin.InitContext) (any, error) {
+		b, ok := ic.Context.Value(bridgeKey{}).(*bridge)
+		if !ok {
+			return nil, errors.New("started without withBridge")
+		}
+		inner, err := start(ic)
+		if err != nil {
+			return nil, err
+		}
+		service, ok := inner.(transfer.Transferrer)
+		if !ok {
+			return nil, fmt.Errorf("the transfer service %T does not transfer", inner)
+		}
+		return b.wrap(service), nil
+	}
+}

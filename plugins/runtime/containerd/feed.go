@@ -91,7 +91,7 @@ func (f feed) follow(ctx context.Context) error {
 					if err := f.scan(ctx); err != nil {
 						return err
 					}
-				} else if !a.linked || f.isLink(a.name) {
+				} else if !a.dir && !a.removed && (!a.linked || f.isLink(a.name)) {
 					f.take(ctx, a.name, a.closed)
 				}
 			case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -210,22 +211,31 @@ func TestImages(t *testing.T) {
 	})
 }
 
-func TestNativeSnapshotter(t *testing.T) {
-	n := newNode(t)
-	n.config.Snapshotter = native
-	n.start()
-	file := filepath.Join(t.TempDir(), "busybox.tar")
-	writeImage(t, file, busyboxImage(t, testBusybox))
-	if err := importFiles(context.Background(), io.Discard, []string{file}, n.layout); err != nil {
-		t.Fatal(err)
-	}
-	n.waitImage(testBusybox)
-	_, container := n.runPod("native")
-	if out := n.exec(container, "/bin/echo", "hello"); out != "hello\n" {
-		t.Errorf("exec wrote %q", out)
-	}
-	if _, err := os.Stat(filepath.Join(n.root, "io.containerd.snapshotter.v1.overlayfs")); err == nil {
-		t.Error("the overlay snapshotter was started too")
+// TestSnapshotters runs a pod on each that is not the default.
+func TestSnapshotters(t *testing.T) {
+	for _, snapshotter := range []string{native, fuse} {
+		t.Run(snapshotter, func(t *testing.T) {
+			if _, err := exec.LookPath("fuse-overlayfs"); snapshotter == fuse && err != nil {
+				t.Skip("needs fuse-overlayfs")
+			}
+			n := newNode(t)
+			n.config.Snapshotter = snapshotter
+			n.start()
+			file := filepath.Join(t.TempDir(), "busybox.tar")
+			writeImage(t, file, busyboxImage(t, testBusybox))
+			if err := importFiles(context.Background(), io.Discard, []string{file}, n.layout); err != nil {
+				t.Fatal(err)
+			}
+			n.waitImage(testBusybox)
+			_, container := n.runPod(snapshotter)
+			root := n.exec(container, "/bin/cat", "/proc/mounts")
+			if line, _, _ := strings.Cut(root, "\n"); strings.HasPrefix(line, "overlay ") || strings.Contains(line, fuse) != (snapshotter == fuse) {
+				t.Errorf("the container's root is %s", line)
+			}
+			if _, err := os.Stat(filepath.Join(n.root, "io.containerd.snapshotter.v1.overlayfs")); err == nil {
+				t.Error("the overlay snapshotter was started too")
+			}
+		})
 	}
 }
 
@@ -265,12 +275,18 @@ func (n *node) list(t *testing.T) []image {
 // waitLog returns when the node has logged the words.
 func (n *node) waitLog(t *testing.T, words string) {
 	t.Helper()
+	n.waitFor(t, "to log "+words, func(log string) bool { return strings.Contains(log, words) })
+}
+
+// waitFor returns when the node's log is as wanted.
+func (n *node) waitFor(t *testing.T, what string, good func(log string) bool) {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if strings.Contains(n.log.String(), words) {
+		if good(n.log.String()) {
 			return
 		}
 	}
-	t.Fatalf("the node did not log %q", words)
+	t.Fatalf("waited for the node %s", what)
 }
 
 func tinyImage(name string) ociarchive.Image {

@@ -59,7 +59,7 @@ func (s settings) disabled() []string {
 		"io.containerd.metrics.v1.grpc-otel",
 		"io.containerd.server.v1.grpc-tcp",
 	}
-	for _, name := range []string{overlayfs, native} {
+	for _, name := range snapshotters {
 		uri := "io.containerd.snapshotter.v1." + name
 		// One that was used before stays, so that what it holds can be removed.
 		if _, err := os.Stat(filepath.Join(s.root, uri)); name != s.snapshotter && err != nil {

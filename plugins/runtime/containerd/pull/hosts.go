@@ -36,6 +36,9 @@ func NewSettings(dir string, noDefault bool) *Settings {
 	return &Settings{dir: dir, noDefault: noDefault, current: &registries.Registries{}}
 }
 
+// Dir is the directory of the files.
+func (s *Settings) Dir() string { return s.dir }
+
 // Apply writes the files for r, whose source is named in them, and removes those that an
 // earlier call wrote and r has no use for. A file that the operator made stays and wins; the
 // registries of such files are returned.

@@ -2,89 +2,56 @@ package pull
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"net/http"
-	"net/http/httptest"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/core/transfer/registry"
-	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"github.com/k3m-io/k3m/registries"
-	"github.com/k3m-io/k3m/test/images"
+	"github.com/k3m-io/k3m/test/imageregistry"
 )
 
-// store is a registry with TLS that lets in one user.
+// store is a registry with TLS that lets in one user, and the file of its CA.
 type store struct {
-	*httptest.Server
+	*imageregistry.Registry
 	host, ca string
-
-	mu       sync.Mutex
-	requests []string // "user GET /path"
 }
 
-const user, password = "me", "secret"
+const user, password = imageregistry.User, imageregistry.Password
 
-func newStore(t *testing.T, repositories ...string) *store {
+func newStore(t *testing.T, repositories ...string) store {
 	t.Helper()
-	s := &store{}
-	inner := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
-	open := true // while it is filled
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, secret, _ := r.BasicAuth()
-		if !open {
-			s.mu.Lock()
-			s.requests = append(s.requests, strings.TrimSpace(who+" "+r.Method+" "+r.URL.Path))
-			s.mu.Unlock()
-			if who != user || secret != password {
-				w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-				w.WriteHeader(http.StatusUnauthorized)
-				return
-			}
-		}
-		inner.ServeHTTP(w, r)
-	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	s.host = s.Listener.Addr().String()
-	s.ca = filepath.Join(t.TempDir(), "ca.pem")
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	if err := os.WriteFile(s.ca, cert, 0o644); err != nil {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := imageregistry.Start(ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	s := store{r, r.Host, filepath.Join(t.TempDir(), "ca.pem")}
+	if err := os.WriteFile(s.ca, r.CA, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, repository := range repositories {
 		image, err := random.Image(100, 1)
+		if err == nil {
+			err = r.Push(t.Context(), repository, "1", image)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := images.Push(t.Context(), s.Client(), s.URL+"/v2/"+repository, "1", image); err != nil {
-			t.Fatal(err)
-		}
 	}
-	open = false
 	return s
-}
-
-// asked are the requests since the last call.
-func (s *store) asked() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := strings.Join(s.requests, "\n")
-	s.requests = nil
-	return all
 }
 
 // puller stands for containerd's own service: it resolves and fetches as that does.
@@ -221,7 +188,7 @@ func TestPull(t *testing.T) {
 			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("error is %v, want %q", err, c.err)
 			}
-			for want, asked := range map[string]string{c.mirror: mirror.asked(), c.other: other.asked()} {
+			for want, asked := range map[string]string{c.mirror: mirror.Requests(), c.other: other.Requests()} {
 				if (want == "") != (asked == "") || !strings.Contains(asked, want) {
 					t.Errorf("asked for\n%s\nwant %q", asked, want)
 				}
