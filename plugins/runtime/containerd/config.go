@@ -29,7 +29,12 @@ type Config struct {
 	Registries string `json:"registries"`
 	// DisableDefaultRegistryEndpoint asks a registry itself for nothing when it has mirrors.
 	DisableDefaultRegistryEndpoint bool `json:"disableDefaultRegistryEndpoint"`
+	// PinPreloaded keeps images of archives in <data-dir>/agent/images from being removed
+	// when the disk gets full, as long as their archive is there; nil is true.
+	PinPreloaded *bool `json:"pinPreloaded,omitempty"`
 }
+
+func (c Config) pinPreloaded() bool { return c.PinPreloaded == nil || *c.PinPreloaded }
 
 func (c Config) registries() string { return cmp.Or(c.Registries, registries.DefaultFile) }
 
@@ -52,6 +57,10 @@ var configSchema = json.RawMessage(`{
     "disableDefaultRegistryEndpoint": {
       "type": "boolean",
       "description": "ask a registry that has mirrors in registries.yaml for nothing itself"
+    },
+    "pinPreloaded": {
+      "type": "boolean",
+      "description": "keep images that came from <data-dir>/agent/images from being removed when the disk gets full, as long as their archive is there; true when it is not given"
     }
   }
 }`)

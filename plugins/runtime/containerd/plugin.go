@@ -95,7 +95,10 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	}
 	var g sync.WaitGroup
 	g.Go(func() { file.run(ctx) })
-	g.Go(func() { feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx) })
+	g.Go(func() {
+		images.labels = map[string]string{preloadedLabel: "true"}
+		feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, pin: config.pinPreloaded(), troubles: wrong, log: logger}.run(ctx)
+	})
 	g.Wait()
 	return nil
 }
@@ -120,7 +123,7 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	if err := setPath(l.bin); err != nil {
 		return settings{}, err
 	}
-	sandbox, err := openSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
+	sandbox, err := chooseSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
 	if err != nil {
 		return settings{}, err
 	}
