@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/plugins"
@@ -31,14 +32,10 @@ type engine struct {
 	bridge   *bridge
 }
 
-// startEngine makes the node's directories and initializes containerd; shims that are
-// still running are adopted here. Nobody can call it before serve.
-// Images that CRI asks for are pulled by way of wrap.
-func startEngine(ctx context.Context, s settings, wrap func(transfer.Transferrer) transfer.Transferrer) (*engine, error) {
-	if err := s.validate(); err != nil {
-		return nil, err
-	}
-	config := s.config()
+// startEngine makes the node's directories and initializes containerd with a configuration;
+// shims that are still running are adopted here. Nobody can call it before serve. Images that
+// CRI asks for are pulled by way of wrap.
+func startEngine(ctx context.Context, s settings, config *srvconfig.Config, wrap func(transfer.Transferrer) transfer.Transferrer) (*engine, error) {
 	if err := server.CreateTopLevelDirectories(config); err != nil {
 		return nil, fmt.Errorf("make containerd's directories: %w", err)
 	}
@@ -49,7 +46,6 @@ func startEngine(ctx context.Context, s settings, wrap func(transfer.Transferrer
 		return nil, err
 	}
 	e := &engine{settings: s, bridge: &bridge{wrap: wrap}}
-	registerBridge()
 	var err error
 	if e.server, err = server.New(withBridge(ctx, e.bridge), config); err != nil {
 		return nil, fmt.Errorf("initialize containerd: %w", err)

@@ -63,8 +63,13 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	wrong := &troubles{}
 	pulls := pull.NewSettings(s.registries, config.DisableDefaultRegistryEndpoint)
 	file := &registryFile{path: config.registries(), settings: pulls, troubles: wrong, log: logger, seen: unseen}
-	file.load() // before anybody can pull
-	e, err := startEngine(ctx, s, pulls.Transferrer)
+	file.load()      // before anybody can pull
+	registerBridge() // the configuration asks for it
+	configuration, err := s.render(ctx, s.variables(config, facts, pulls.Current()), logger)
+	if err != nil {
+		return err
+	}
+	e, err := startEngine(ctx, s, configuration, pulls.Transferrer)
 	if err != nil {
 		return err
 	}
@@ -125,6 +130,9 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	}
 	sandbox, err := chooseSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
 	if err != nil {
+		return settings{}, err
+	}
+	if err := l.validate(); err != nil {
 		return settings{}, err
 	}
 	s := settings{

@@ -39,6 +39,13 @@ func NewSettings(dir string, noDefault bool) *Settings {
 // Dir is the directory of the files.
 func (s *Settings) Dir() string { return s.dir }
 
+// Current is what was applied last.
+func (s *Settings) Current() *registries.Registries {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.current
+}
+
 // Apply writes the files for r, whose source is named in them, and removes those that an
 // earlier call wrote and r has no use for. A file that the operator made stays and wins; the
 // registries of such files are returned.
