@@ -10,10 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/k3m-io/k3m/registries"
 	"github.com/k3m-io/k3m/sdk/nearest"
 )
 
@@ -120,11 +118,11 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 // FlannelBackends are the values of --flannel-backend.
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
-// Snapshotters are the values of --snapshotter.
-var Snapshotters = []string{"overlayfs", "native", "fuse-overlayfs"}
-
 // options are all settings of `k3m server`, in the order of its help text.
-var options = []option{
+var options = slices.Concat(mainOptions, imageOptions)
+
+// mainOptions are those of which a user first thinks, and the rest.
+var mainOptions = []option{
 	{name: "config", usage: "configuration file (default " + DefaultFile + ")",
 		set: path(func(c *Config) *string { return &c.File })},
 	{name: "data-dir", usage: "where the node keeps its state (default " + DefaultDataDir + ")",
@@ -176,36 +174,6 @@ var options = []option{
 				}
 			}
 			return &Error{v.Source, fmt.Sprintf("unknown backend %q%s; allowed: %s", v.Text, DidYouMean(v.Text, FlannelBackends), strings.Join(FlannelBackends, ", "))}
-		})},
-	{name: "private-registry", usage: "file that says from where images are pulled: mirrors, credentials, certificates (default " + registries.DefaultFile + ", if it is there)",
-		set: one(func(c *Config, v Value) error {
-			if err := path(func(c *Config) *string { return &c.PrivateRegistry.Text })(c, []Value{v}); err != nil {
-				return err
-			}
-			c.PrivateRegistry.Source = v.Source
-			return nil
-		})},
-	{name: "disable-default-registry-endpoint", boolean: true, usage: "pull images of a registry that has mirrors from those alone",
-		set: one(func(c *Config, v Value) error {
-			c.DisableDefaultRegistryEndpoint = v
-			return boolean(func(*Config) *bool { return new(bool) })(c, []Value{v})
-		})},
-	{name: "pause-image", usage: "image of the process that holds a pod together (default: the carried one, which needs no registry)",
-		set: one(func(c *Config, v Value) error {
-			named, err := reference.ParseDockerRef(v.Text)
-			if err != nil {
-				return &Error{v.Source, fmt.Sprintf("%q is not an image's name, such as registry.example.com/pause:3.10: %v", v.Text, err)}
-			}
-			c.PauseImage = named.String()
-			return nil
-		})},
-	{name: "snapshotter", usage: "how runtime.containerd stores the layers of images: " + strings.Join(Snapshotters, ", ") + " (default: overlayfs where it works, else native)",
-		set: one(func(c *Config, v Value) error {
-			if !slices.Contains(Snapshotters, v.Text) {
-				return &Error{v.Source, fmt.Sprintf("unknown snapshotter %q%s; this distribution has %s", v.Text, DidYouMean(v.Text, Snapshotters), strings.Join(Snapshotters, ", "))}
-			}
-			c.Snapshotter = v
-			return nil
 		})},
 	{name: "cluster-dns", usage: "address of the cluster's DNS service, from the range of services (default " + DefaultClusterDNS + ")",
 		set: one(func(c *Config, v Value) error {

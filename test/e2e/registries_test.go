@@ -100,7 +100,7 @@ spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "PRIVATE/
 	s.pod("secret")
 	s.podWhen("nobody", func(p *corev1.Pod) bool {
 		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
-			strings.Contains(p.Status.ContainerStatuses[0].State.Waiting.Message, "401")
+			strings.Contains(p.Status.ContainerStatuses[0].State.Waiting.Message, "authorization failed")
 	})
 	if asked := mirror.Requests(); !strings.Contains(asked, imageregistry.User+" GET /v2/copies/busybox/blobs/") || !strings.Contains(asked, "/v2/copies/hold/") {
 		t.Errorf("the mirror was asked for\n%s", asked)
