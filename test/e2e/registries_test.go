@@ -139,7 +139,7 @@ func startRegistry(t *testing.T) *imageregistry.Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := imageregistry.Start(ln)
+	r, err := imageregistry.Start(ln, imageregistry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -30,34 +31,52 @@ const (
 	Password = "secret"
 )
 
+// RefreshToken is what a registry with Tokens gives access tokens for.
+const RefreshToken = "refresh-secret"
+
+// Options change whom a registry lets in.
+type Options struct {
+	// ClientCertificate wants one of the client: that of Registry.CA and Key.
+	ClientCertificate bool
+	// Tokens lets in who has got a token at /token, which wants RefreshToken.
+	Tokens bool
+}
+
 // Registry is a running registry. It serves until Close.
 type Registry struct {
 	// Host is its address and port, as it stands in the names of images.
 	Host string
 	// CA is the certificate that vouches for it, PEM.
 	CA []byte
+	// Key is the private key of CA, PEM.
+	Key []byte
 
-	server *http.Server
-	inner  http.Handler
+	options Options
+	server  *http.Server
+	inner   http.Handler
 
 	mu       sync.Mutex
 	requests []string
 }
 
 // Start serves on a listener whose address is an IP address.
-func Start(ln net.Listener) (*Registry, error) {
+func Start(ln net.Listener, options Options) (*Registry, error) {
 	host, _, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {
 		return nil, err
 	}
-	cert, ca, err := certificate(net.ParseIP(host))
+	cert, ca, key, err := certificate(net.ParseIP(host))
 	if err != nil {
 		return nil, err
 	}
 	quiet := log.New(io.Discard, "", 0)
-	r := &Registry{Host: ln.Addr().String(), CA: ca, inner: registry.New(registry.Logger(quiet))}
-	r.server = &http.Server{Handler: r, ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second,
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}}
+	r := &Registry{Host: ln.Addr().String(), CA: ca, Key: key, options: options, inner: registry.New(registry.Logger(quiet))}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if options.ClientCertificate {
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		config.ClientCAs.AppendCertsFromPEM(ca)
+	}
+	r.server = &http.Server{Handler: r, ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second, TLSConfig: config}
 	go func() { _ = r.server.ServeTLS(ln, "", "") }() // ends with Close
 	return r, nil
 }
@@ -71,8 +90,35 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, strings.TrimSpace(user+" "+request.Method+" "+request.URL.Path))
 	r.mu.Unlock()
+	if r.options.Tokens {
+		r.withTokens(w, request)
+		return
+	}
 	if user != User || password != Password {
 		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	r.inner.ServeHTTP(w, request)
+}
+
+// withTokens is the OAuth2 way: a token for each scope, which is asked for with a refresh
+// token. A token is the name of what it is for.
+func (r *Registry) withTokens(w http.ResponseWriter, request *http.Request) {
+	if request.URL.Path == "/token" {
+		if err := request.ParseForm(); err != nil || request.PostForm.Get("refresh_token") != RefreshToken {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"access_token": %q, "expires_in": 3600}`, request.PostForm.Get("scope"))
+		return
+	}
+	repository, _, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/v2/"), "/manifests/")
+	repository, _, _ = strings.Cut(repository, "/blobs/")
+	scope := "repository:" + repository + ":pull"
+	if !strings.Contains(request.Header.Get("Authorization"), scope) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/token",service="test",scope=%q`, r.Host, scope))
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
@@ -95,10 +141,10 @@ func (r *Registry) Push(ctx context.Context, repository, tag string, img v1.Imag
 }
 
 // certificate is a self-signed one.
-func certificate(ip net.IP) (tls.Certificate, []byte, error) {
+func certificate(ip net.IP) (pair tls.Certificate, cert, private []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, nil, err
+		return tls.Certificate{}, nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test registry"}, IPAddresses: []net.IP{ip},
@@ -107,7 +153,13 @@ func certificate(ip net.IP) (tls.Certificate, []byte, error) {
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return tls.Certificate{}, nil, err
+		return tls.Certificate{}, nil, nil, err
 	}
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), nil
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return tls.Certificate{}, nil, nil, err
+	}
+	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
+	private = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, cert, private, nil
 }

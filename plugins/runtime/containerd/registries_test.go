@@ -21,7 +21,7 @@ func TestRegistries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := imageregistry.Start(ln)
+	registry, err := imageregistry.Start(ln, imageregistry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,28 +19,35 @@ import (
 	"github.com/k3m-io/k3m/test/imageregistry"
 )
 
-// store is a registry with TLS that lets in one user, and the file of its CA.
+// store is a registry with TLS, and the files of its CA.
 type store struct {
 	*imageregistry.Registry
-	host, ca string
+	host, ca, key string
 }
 
 const user, password = imageregistry.User, imageregistry.Password
 
 func newStore(t *testing.T, repositories ...string) store {
 	t.Helper()
+	return newStoreOf(t, imageregistry.Options{}, repositories...)
+}
+
+func newStoreOf(t *testing.T, options imageregistry.Options, repositories ...string) store {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := imageregistry.Start(ln)
+	r, err := imageregistry.Start(ln, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	s := store{r, r.Host, filepath.Join(t.TempDir(), "ca.pem")}
-	if err := os.WriteFile(s.ca, r.CA, 0o644); err != nil {
-		t.Fatal(err)
+	s := store{r, r.Host, filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "key.pem")}
+	for file, text := range map[string][]byte{s.ca: r.CA, s.key: r.Key} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, repository := range repositories {
 		image, err := random.Image(100, 1)
@@ -194,6 +201,21 @@ func TestPull(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOtherLogins shows a certificate, and gets tokens for repositories that are rewritten.
+func TestOtherLogins(t *testing.T) {
+	s := newStoreOf(t, imageregistry.Options{ClientCertificate: true, Tokens: true}, "copies/app")
+	mirror := `{mirrors: {docker.io: {endpoint: ["https://` + s.host + `"], rewrite: {"^library/": "copies/"}}}, configs: {"` + s.host + `": {auth: {identity_token: %s}, tls: {%s}}}}`
+	tls := "ca_file: " + s.ca + ", cert_file: " + s.ca + ", key_file: " + s.key
+	if err := settings(t, fmt.Sprintf(mirror, imageregistry.RefreshToken, tls), true).pull(t, "docker.io/library/app:1", secretOf{}); err != nil {
+		t.Errorf("%v, after\n%s", err, s.Requests())
+	}
+	for token, tls := range map[string]string{"stolen": tls, imageregistry.RefreshToken: "ca_file: " + s.ca} {
+		if err := settings(t, fmt.Sprintf(mirror, token, tls), true).pull(t, "docker.io/library/app:1", secretOf{}); err == nil {
+			t.Errorf("pulled with the token %s and %s", token, tls)
+		}
 	}
 }
 
