@@ -59,7 +59,8 @@ func TestComponentConfigs(t *testing.T) {
 // TestRegistriesFile: a mistake in registries.yaml is told where it stands, before anything
 // starts.
 func TestRegistriesFile(t *testing.T) {
-	containerd := components.Entry{Info: sdk.Info{Kind: "runtime", Name: "containerd"}}
+	containerd := components.Entry{Info: sdk.Info{Kind: "runtime", Name: "containerd", ConfigSchema: json.RawMessage(
+		`{"type":"object","additionalProperties":false,"properties":{"registries":{"type":"string"}}}`)}}
 	all := components.Selection{Entries: []components.Entry{containerd}}
 	catalog := components.NewCatalog(t.TempDir(), containerd)
 	file := filepath.Join(t.TempDir(), "registries.yaml")

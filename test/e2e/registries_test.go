@@ -102,7 +102,8 @@ spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "PRIVATE/
 		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
 			strings.Contains(p.Status.ContainerStatuses[0].State.Waiting.Message, "authorization failed")
 	})
-	if asked := mirror.Requests(); !strings.Contains(asked, imageregistry.User+" GET /v2/copies/busybox/blobs/") || !strings.Contains(asked, "/v2/copies/hold/") {
+	if asked := mirror.Requests(); !strings.Contains(asked, imageregistry.User+" HEAD /v2/copies/busybox/manifests/1") ||
+		!strings.Contains(asked, imageregistry.User+" GET /v2/copies/hold/blobs/") {
 		t.Errorf("the mirror was asked for\n%s", asked)
 	}
 	if root := s.kubectl("exec", "mirrored", "--", "cat", "/proc/mounts"); strings.HasPrefix(root, "overlay ") {
