@@ -17,7 +17,7 @@ import (
 // TestRegistries pulls through CRI as registries.yaml says, while that is made, broken,
 // mended and removed.
 func TestRegistries(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

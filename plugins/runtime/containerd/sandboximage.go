@@ -108,7 +108,7 @@ func readIndex(stream io.Reader) (ocispec.Index, error) {
 // distribution carried, or the operator chose earlier, is not pinned any more.
 func loadSandboxImage(ctx context.Context, images store, wanted sandboxImage) error {
 	ctx = namespaces.WithNamespace(ctx, namespace)
-	if wanted.carried() && !(images.carries(ctx, wanted.name, wanted.digest) && images.carries(ctx, wanted.pinned, wanted.digest)) {
+	if wanted.carried() && (!images.carries(ctx, wanted.name, wanted.digest) || !images.carries(ctx, wanted.pinned, wanted.digest)) {
 		f, err := os.Open(wanted.file)
 		if err != nil {
 			return fmt.Errorf("open the sandbox image: %w", err)

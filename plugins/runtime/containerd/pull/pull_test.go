@@ -34,7 +34,7 @@ func newStore(t *testing.T, repositories ...string) store {
 
 func newStoreOf(t *testing.T, options imageregistry.Options, repositories ...string) store {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
