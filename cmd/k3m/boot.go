@@ -113,6 +113,7 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups, Services: s.services,
+		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{

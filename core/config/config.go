@@ -20,6 +20,9 @@ const (
 	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
 	DefaultClusterDNS    = "10.43.0.10"
 	DefaultClusterDomain = "cluster.local"
+	// DefaultSnapshotSchedule and DefaultSnapshotRetention are those of k3s.
+	DefaultSnapshotSchedule  = "0 */12 * * *"
+	DefaultSnapshotRetention = 5
 	// APIPort is where the API server and the supervisor listen.
 	APIPort = 6443
 )
@@ -82,6 +85,14 @@ type Config struct {
 	ResolvConf string
 	// LocalStoragePath is where volumes on the node's disk lie, absolute.
 	LocalStoragePath string
+
+	// DatastoreSync is "full" or "normal": see datastore.Sync.
+	DatastoreSync string
+	// SnapshotSchedule is when snapshots are made, as in a crontab; empty for never.
+	// SnapshotRetention is how many of those are kept, SnapshotDir where they lie, absolute.
+	SnapshotSchedule  string
+	SnapshotRetention int
+	SnapshotDir       string
 
 	// Token is the cluster's join secret; empty means that one is made. It must not
 	// be logged.
