@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,6 +51,7 @@ type server struct {
 	health *health.Board
 
 	lock         *datastore.Lock
+	snapshots    sync.Mutex // held while one is made
 	controlPlane *controlplane.ControlPlane
 	agent        *agent.Agent
 	components   *components.Supervisor
@@ -159,6 +161,7 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
+		{"snapshots", s.keepSnapshots},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

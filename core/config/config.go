@@ -140,6 +140,9 @@ func (c *Config) Changed(other *Config) []string {
 // AgentDir is the folder of what every node keeps.
 func (c *Config) AgentDir() string { return filepath.Join(c.DataDir, "agent") }
 
+// SnapshotDir is the default folder of a data directory's snapshots.
+func SnapshotDir(dataDir string) string { return filepath.Join(dataDir, "server", "snapshots") }
+
 // Texts are the values without their sources.
 func Texts(values []Value) []string {
 	texts := make([]string, len(values))

@@ -145,7 +145,7 @@ func finish(c *Config, env Environment) error {
 		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
 	}
 	if c.SnapshotDir == "" {
-		c.SnapshotDir = filepath.Join(c.DataDir, "server", "snapshots")
+		c.SnapshotDir = SnapshotDir(c.DataDir)
 	}
 	if len(c.NodeIPs) > 1 {
 		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}
