@@ -162,6 +162,7 @@ func (s *server) run(ctx context.Context) error {
 		{"boot", s.boot},
 		{"health", s.watchHealth},
 		{"snapshots", s.keepSnapshots},
+		{"manifests", s.keepManifests},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

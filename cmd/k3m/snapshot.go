@@ -179,7 +179,6 @@ func writeSnapshots(w io.Writer, all []snapshot.Info) error {
 	return t.Flush()
 }
 
-
 func snapshotRestoreCommand() *cobra.Command {
 	var n snapshotNode
 	var tokenFile, output string

@@ -90,6 +90,11 @@ func AdminKubeconfig(dataDir string) string {
 	return filepath.Join(dataDir, "server", "cred", "admin.kubeconfig")
 }
 
+// ManifestsDir is the folder of files whose objects are kept applied.
+func ManifestsDir(dataDir string) string {
+	return filepath.Join(dataDir, "server", "manifests")
+}
+
 // LockFile is the lock of a server on a data directory, for datastore.AcquireLock.
 func LockFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "lock")

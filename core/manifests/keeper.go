@@ -48,9 +48,9 @@ type Keeper struct {
 	folder    folder
 	objects   *objects.Client
 	recorder  record.EventRecorder
-	records   map[string]*record // by file
-	told      map[string]string    // by file: what was said of it last
-	checked   map[string]bool      // objects that no component has
+	records   map[string]*entry // by file
+	told      map[string]string // by file: what was said of it last
+	checked   map[string]bool   // objects that no component has
 	installed bool
 	seeded    bool
 }
@@ -76,7 +76,7 @@ func New(o Options) (*Keeper, error) {
 	}
 	k := &Keeper{
 		opts: o, wake: make(chan struct{}, 1), folder: folder{root: o.Dir},
-		records: map[string]*record{}, told: map[string]string{}, checked: map[string]bool{},
+		records: map[string]*entry{}, told: map[string]string{}, checked: map[string]bool{},
 	}
 	var errs [3]error
 	k.client, errs[0] = kubernetes.NewForConfig(o.Config)

@@ -42,8 +42,8 @@ const (
 	stateSkipped = "Skipped"
 )
 
-// record is a Manifest object.
-type record struct {
+// entry is a Manifest object.
+type entry struct {
 	Spec   spec   `json:"spec"`
 	Status status `json:"status"`
 }
@@ -105,7 +105,7 @@ func (k *Keeper) seed(ctx context.Context) error {
 		return fmt.Errorf("read the record of the files: %w", err)
 	}
 	for _, o := range list.Items {
-		var r record
+		var r entry
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &r); err != nil {
 			return fmt.Errorf("read Manifest %s: %w", o.GetName(), err)
 		}
@@ -118,7 +118,7 @@ func (k *Keeper) seed(ctx context.Context) error {
 }
 
 // write puts a record into the API, unless it is there.
-func (k *Keeper) write(ctx context.Context, r *record) error {
+func (k *Keeper) write(ctx context.Context, r *entry) error {
 	if err := k.install(ctx); err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (k *Keeper) write(ctx context.Context, r *record) error {
 }
 
 // drop takes a record out of the API.
-func (k *Keeper) drop(ctx context.Context, r *record) error {
+func (k *Keeper) drop(ctx context.Context, r *entry) error {
 	ref := nodestatus.ObjectReference{APIVersion: apiVersion, Kind: kind, Name: nameOf(r.Spec.File)}
 	_, err := k.objects.Remove(ctx, []nodestatus.ObjectReference{ref}, func(_ context.Context, o *unstructured.Unstructured) (bool, error) {
 		node, _, _ := unstructured.NestedString(o.Object, "spec", "node")
