@@ -11,8 +11,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/k3m-io/k3m/core/datastore"
@@ -354,5 +356,48 @@ func BenchmarkCheck(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestManyAtOnceAfterARestart reads and writes from many sides at once, as the API server does when it
+// starts on a datastore that is there: opening a connection must not need the right to write.
+func TestManyAtOnceAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	store, client := open(t, dir)
+	for i := range 50 {
+		create(t, client, fmt.Sprint("/registry/", i), strings.Repeat("x", 1000))
+	}
+	end(t, store, client)
+	store, client = open(t, dir)
+	defer end(t, store, client)
+
+	// Somebody writes for long: a transaction that has begun and does not end.
+	db, err := sql.Open("sqlite3", datastore.DataSourceName(filepath.Join(dir, "server", "db", "state.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeDB(t, db)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var readers errgroup.Group
+	for range 40 {
+		readers.Go(func() error {
+			for range 5 {
+				if _, err := client.Get(ctx, "/registry/", clientv3.WithPrefix()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := readers.Wait(); err != nil {
+		t.Errorf("reads wait for a writer: %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -69,7 +69,7 @@ func prepare(ctx context.Context, opts Options) error {
 	if err := restrict(file); err != nil {
 		return err
 	}
-	return withDB(dataSourceName(file, opts.Sync), func(db *sql.DB) error { return rewrite(ctx, db, opts) })
+	return withDB(creatingName(file, opts.Sync), func(db *sql.DB) error { return rewrite(ctx, db, opts) })
 }
 
 // Check looks at a database that may be in use. It is quick, a few pages, unless all of it is to be

@@ -33,12 +33,17 @@ func dataSourceName(file string, sync Sync) string {
 	return sourceName(file, url.Values{
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {synchronous},
-		"_auto_vacuum":  {"INCREMENTAL"}, // of a new file; of an old one it is what its next VACUUM makes
 		"_busy_timeout": {"30000"},       // ms
 		"_txlock":       {"immediate"},
 		// Statements that each connection keeps prepared; kine uses about twenty.
 		"_stmt_cache_size": {"20"},
 	})
+}
+
+// creatingName is dataSourceName for the one connection that makes the file, or rewrites it. On any other,
+// SQLite takes the mode as a reason to write the file's header, and to wait for its turn to.
+func creatingName(file string, sync Sync) string {
+	return dataSourceName(file, sync) + "&_auto_vacuum=INCREMENTAL"
 }
 
 func sourceName(file string, params url.Values) string {
