@@ -170,6 +170,15 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 	return nil
 }
 
+// flannelBackend is the one that cni.flannel will use.
+func (p *plan) flannelBackend() string {
+	var block struct{ Backend string }
+	if raw, ok := p.configs[flannelID]; !ok || json.Unmarshal(raw, &block) != nil || block.Backend == "" {
+		return config.FlannelBackends[0]
+	}
+	return block.Backend
+}
+
 // addBackend puts --flannel-backend's value into the block of its component.
 func addBackend(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
 	backend := cfg.FlannelBackend
