@@ -66,7 +66,7 @@ you choose with --enable and --disable.`,
 	// one there, which no command of k3m's obeys.
 	pflag.CommandLine = pflag.NewFlagSet(kubernetesFlags.Name(), pflag.ContinueOnError)
 	root.AddCommand(serverCommand(), statusCommand(), componentCommand(), kubectlCommand(), versionCommand(), checkCommand(), supportBundleCommand(),
-		uninstallCommand(), completionCommand(), manCommand())
+		stopCommand(), uninstallCommand(), completionCommand(), manCommand())
 	plugins, err := pluginCommands(root)
 	noPlugins = err
 	root.AddCommand(plugins...)
