@@ -55,7 +55,7 @@ func addCompletions(root *cobra.Command) {
 		"component info":      once(knownComponents),
 		"component logs":      once(knownComponents),
 		"component restart":   many(runningComponents),
-		"component enable":    many(choosable),
+		"component enable":    many(enableWords),
 		"component disable":   many(runningComponents),
 		"component configure": configurable,
 		"component remove":    once(knownComponents),
@@ -69,7 +69,7 @@ func addCompletions(root *cobra.Command) {
 	}
 	for _, c := range allCommands(root) {
 		for flag, words := range map[string]completer{
-			"output": fixed(formats...), "enable": commaSeparated(choosable), "disable": commaSeparated(knownComponents),
+			"output": fixed(formats...), "enable": commaSeparated(enableWords), "disable": commaSeparated(knownComponents),
 			"flannel-backend": fixed(config.FlannelBackends...), "log-format": fixed("text", "json"),
 		} {
 			if c.Flags().Lookup(flag) != nil {
@@ -151,8 +151,8 @@ func knownComponents(cmd *cobra.Command) []string {
 	return words
 }
 
-// choosable are what --enable takes.
-func choosable(cmd *cobra.Command) []string {
+// enableWords are what --enable takes.
+func enableWords(cmd *cobra.Command) []string {
 	catalog, err := localCatalog(nodeOf(cmd))
 	if err != nil {
 		return nil
