@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ spec:
       containers:
       - name: c
         image: BUSYBOX
-        command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 1; done"]
+        command: [sh, -c, "trap 'exit 0' TERM; sleep 36000 & wait"]
         resources: {limits: {memory: 32Mi}}
         volumeMounts:
         - {name: memory, mountPath: /memory}
@@ -113,7 +114,7 @@ spec:
 func TestRemoval(t *testing.T) {
 	h := lab.NewHost(t, "removal")
 	preload(t, h)
-	node := h.Serve(t)
+	node := h.Serve(t, "--kubelet-arg=max-pods=250")
 	client, err := node.WaitReady(within(t, 60*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -142,6 +143,7 @@ func TestRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.settled(many)
+	containers := s.containers(t)
 
 	t.Run("stop leaves the pods", func(t *testing.T) {
 		good(t, h, []string{"stop"}, "stopping the server", "pods keep running")
@@ -158,8 +160,8 @@ func TestRemoval(t *testing.T) {
 		good(t, h, []string{"stop", "--kill-pods"}, "ended 0 pods") // nothing to do is no failure
 	})
 	t.Run("the pods come again", func(t *testing.T) {
-		s.again(t, many)
-		if starts := strings.Count(s.kubectl("exec", "keeper-0", "--", "cat", "/data/starts"), "\n"); starts < 2 {
+		containers = s.again(t, many, containers)
+		if starts := s.starts(t); starts < 2 {
 			t.Errorf("the volume tells of %d starts", starts)
 		}
 	})
@@ -177,12 +179,12 @@ func TestRemoval(t *testing.T) {
 		if err := h.LinkBundle(); err != nil {
 			t.Fatal(err)
 		}
-		s.again(t, many)
+		s.again(t, many, containers)
 		again, err := s.client.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
 		if err != nil || again.UID != first.UID {
 			t.Errorf("the cluster is %s, was %s: %v", again.UID, first.UID, err)
 		}
-		if starts := strings.Count(s.kubectl("exec", "keeper-0", "--", "cat", "/data/starts"), "\n"); starts < 3 {
+		if starts := s.starts(t); starts < 3 {
 			t.Errorf("the volume tells of %d starts", starts)
 		}
 	})
@@ -231,8 +233,25 @@ func (s *scene) settled(many int) {
 	s.pods("app=keeper", 1)
 }
 
-// again starts the server, and waits for everything.
-func (s *scene) again(t *testing.T, many int) {
+// containers are the IDs of those of the test's pods.
+func (s *scene) containers(t *testing.T) []string {
+	t.Helper()
+	pods, err := s.client.CoreV1().Pods(s.ns).List(within(t, 30*time.Second), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			ids = append(ids, c.ContainerID)
+		}
+	}
+	return ids
+}
+
+// again starts the server, and waits until all pods are ready in other containers than before:
+// what the API says of them is older than the start.
+func (s *scene) again(t *testing.T, many int, before []string) (containers []string) {
 	t.Helper()
 	s.node.Restart(t)
 	client, err := s.node.WaitReady(within(t, 90*time.Second))
@@ -240,10 +259,28 @@ func (s *scene) again(t *testing.T, many int) {
 		t.Fatal(err)
 	}
 	s.client = client
-	// What the API remembers of the pods is older than the start.
-	running := func(p *corev1.Pod) bool { return podReady(p) && len(p.Status.ContainerStatuses) > 0 }
-	s.settled(many)
-	s.podWhen("keeper-0", running)
+	err = harness.WaitAll(within(t, 4*time.Minute), s.client.CoreV1().Pods(s.ns), "", func(pods []*corev1.Pod) (bool, string) {
+		for _, p := range pods {
+			if !podReady(p) || slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return slices.Contains(before, c.ContainerID) }) {
+				return false, p.Name + ": " + podStory(p)
+			}
+		}
+		return len(pods) == many+3, fmt.Sprintf("there are %d pods", len(pods))
+	})
+	if err != nil {
+		t.Fatalf("wait for all pods: %v", err)
+	}
+	return s.containers(t)
+}
+
+// starts counts those that the volume of keeper tells of.
+func (s *scene) starts(t *testing.T) int {
+	t.Helper()
+	out, err := s.node.Kubectl(within(t, 30*time.Second), "-n", s.ns, "exec", "keeper-0", "--", "cat", "/data/starts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(out, "\n")
 }
 
 func changes(t *testing.T, h *harness.Host) harness.Snapshot {

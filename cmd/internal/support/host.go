@@ -62,7 +62,7 @@ func (b *Bundle) AddHost(ctx context.Context) {
 	b.Add("host/sysctl.txt", values.String())
 	b.Add("host/processes.txt", processes())
 	for _, words := range programs {
-		name := "host/" + strings.NewReplacer(" ", "-", "--", "-").Replace(strings.Join(words, " ")) + ".txt"
+		name := "host/" + strings.NewReplacer(" -", "-", " ", "-").Replace(strings.Join(words, " ")) + ".txt"
 		text, err := Output(ctx, words...)
 		if errors.Is(err, exec.ErrNotFound) {
 			continue
