@@ -123,7 +123,7 @@ func TestRemoval(t *testing.T) {
 	many := removalPods(t)
 	s.kubectl("create", "secret", "generic", "planted", "--from-literal=password="+plantedSecret)
 	s.apply(fmt.Sprintf(everyday, many) + "---" + keeper)
-	s.settled(many)
+	s.settled(t, many, nil)
 	first, err := client.CoreV1().Namespaces().Get(t.Context(), "kube-system", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestRemoval(t *testing.T) {
 	if _, err := node.WaitReady(within(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	s.settled(many)
+	s.settled(t, many, nil)
 	containers := s.containers(t)
 
 	t.Run("stop leaves the pods", func(t *testing.T) {
@@ -225,12 +225,20 @@ func TestRemoval(t *testing.T) {
 // plantedSecret must not be in a support bundle.
 const plantedSecret = "correct-horse-battery-staple-9"
 
-// settled waits until all pods of everyday are ready.
-func (s *scene) settled(many int) {
-	s.Helper()
-	s.pods("app=many", many)
-	s.pods("app=special", 2)
-	s.pods("app=keeper", 1)
+// settled waits until all pods of everyday are ready, in other containers than before.
+func (s *scene) settled(t *testing.T, many int, before []string) {
+	t.Helper()
+	err := harness.WaitAll(within(t, 5*time.Minute), s.client.CoreV1().Pods(s.ns), "", func(pods []*corev1.Pod) (bool, string) {
+		for _, p := range pods {
+			if !podReady(p) || slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return slices.Contains(before, c.ContainerID) }) {
+				return false, p.Name + ": " + podStory(p)
+			}
+		}
+		return len(pods) == many+3, fmt.Sprintf("there are %d pods", len(pods))
+	})
+	if err != nil {
+		t.Fatalf("wait for all pods: %v", err)
+	}
 }
 
 // containers are the IDs of those of the test's pods.
@@ -259,17 +267,7 @@ func (s *scene) again(t *testing.T, many int, before []string) (containers []str
 		t.Fatal(err)
 	}
 	s.client = client
-	err = harness.WaitAll(within(t, 4*time.Minute), s.client.CoreV1().Pods(s.ns), "", func(pods []*corev1.Pod) (bool, string) {
-		for _, p := range pods {
-			if !podReady(p) || slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return slices.Contains(before, c.ContainerID) }) {
-				return false, p.Name + ": " + podStory(p)
-			}
-		}
-		return len(pods) == many+3, fmt.Sprintf("there are %d pods", len(pods))
-	})
-	if err != nil {
-		t.Fatalf("wait for all pods: %v", err)
-	}
+	s.settled(t, many, before)
 	return s.containers(t)
 }
 
