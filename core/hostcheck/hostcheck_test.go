@@ -261,7 +261,7 @@ func TestApart(t *testing.T) {
 // TestRunHere makes all checks on the machine of the test, and looks whether they left
 // something: a port that this process has must be found.
 func TestRunHere(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

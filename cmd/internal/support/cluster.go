@@ -175,7 +175,7 @@ func scrubContainer(c *corev1.Container) {
 	}
 	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		if probe != nil {
-			scrubHandler(&probe.ProbeHandler.Exec, probe.HTTPGet)
+			scrubHandler(&probe.Exec, probe.HTTPGet)
 		}
 	}
 	c.Lifecycle = nil
