@@ -158,7 +158,7 @@ func endSandboxesOf(ctx context.Context, s *components.Supervisor, grace time.Du
 	if err != nil {
 		return 0, err
 	}
-	runtime, err := criclient.NewRemoteRuntimeService(ctx, endpoint, runtimePatience, nil, false)
+	runtime, err := criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(runtimePatience).WithTracerProvider(nil).Build(ctx)
 	if err != nil {
 		return 0, err
 	}

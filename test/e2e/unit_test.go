@@ -23,7 +23,7 @@ func TestUnitFile(t *testing.T) {
 	if block == nil {
 		t.Fatal("the manual has no unit file")
 	}
-	options, err := unit.Deserialize(strings.NewReader(string(block[1])))
+	options, err := unit.DeserializeOptions(strings.NewReader(string(block[1])))
 	if err != nil {
 		t.Fatal(err)
 	}
