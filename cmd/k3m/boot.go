@@ -148,7 +148,8 @@ func (s *server) prepare(log *logging.Log) error {
 func (s *server) record() error {
 	cfg := s.plan.cfg
 	start := ledger.Start{
-		DataDir: cfg.DataDir, RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath, Release: shortVersion(),
+		NodeName: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath,
+		Release: shortVersion(),
 	}
 	for _, e := range s.plan.selection.Entries {
 		start.Components = append(start.Components, e.ID())

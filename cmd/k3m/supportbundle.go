@@ -23,6 +23,7 @@ import (
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/hostcheck"
+	"github.com/k3m-io/k3m/core/ledger"
 )
 
 func supportBundleCommand() *cobra.Command {
@@ -50,8 +51,7 @@ The flags are those of k3m server, and the same configuration is read.`,
 			}
 			cfg, broken := config.Load(cmd.Flags(), config.Environment{Lookup: os.LookupEnv, Hostname: hostname})
 			if broken != nil { // then it is what the bundle is to tell
-				cfg = &config.Config{NodeName: placeholderName, File: config.DefaultFile,
-					DataDir: config.DataDir(os.Args[1:], os.LookupEnv), RunDir: config.RunDir(os.Args[1:], os.LookupEnv)}
+				cfg = brokenConfig()
 			}
 			return writeBundle(cmd.Context(), cmd.OutOrStdout(), cfg, broken, file)
 		},
@@ -59,6 +59,18 @@ The flags are those of k3m server, and the same configuration is read.`,
 	config.Flags(c.Flags())
 	c.Flags().StringVarP(&file, "file", "f", "", "the archive's name (default k3m-support-<node>-<time>.tar.gz in the working directory)")
 	return c
+}
+
+// brokenConfig is what can be known of a node whose configuration can't be read.
+func brokenConfig() *config.Config {
+	cfg := &config.Config{
+		NodeName: placeholderName, File: config.File(os.Args[1:], os.LookupEnv),
+		DataDir: config.DataDir(os.Args[1:], os.LookupEnv), RunDir: config.RunDir(os.Args[1:], os.LookupEnv),
+	}
+	if made, err := ledger.Read(cfg.DataDir); err == nil && config.ValidNodeName(made.NodeName) {
+		cfg.NodeName = made.NodeName
+	}
+	return cfg
 }
 
 // bundlePatience bounds the questions that a bundle asks of server and cluster.

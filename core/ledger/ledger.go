@@ -28,7 +28,8 @@ const maxFile = 1 << 20
 
 // Ledger is what is known of a node.
 type Ledger struct {
-	// Kubeconfig and LocalStoragePath are those of the last start.
+	// NodeName, Kubeconfig and LocalStoragePath are those of the last start.
+	NodeName         string `json:"nodeName,omitempty"`
 	Kubeconfig       string `json:"kubeconfig"`
 	LocalStoragePath string `json:"localStoragePath,omitempty"`
 
@@ -46,9 +47,10 @@ type Ledger struct {
 
 // Start is what a start makes.
 type Start struct {
-	DataDir, RunDir, Kubeconfig, LocalStoragePath string
-	Release                                       string
-	Components                                    []string
+	NodeName, DataDir, RunDir, Kubeconfig, LocalStoragePath string
+
+	Release    string
+	Components []string
 }
 
 // Record adds a start to the data directory's ledger. It is to be called before anything is made
@@ -67,7 +69,7 @@ func Record(s Start, look func() *Machine) error {
 	if first {
 		l.Before = look()
 	}
-	l.Kubeconfig, l.LocalStoragePath = s.Kubeconfig, s.LocalStoragePath
+	l.NodeName, l.Kubeconfig, l.LocalStoragePath = s.NodeName, s.Kubeconfig, s.LocalStoragePath
 	l.Kubeconfigs = added(l.Kubeconfigs, s.Kubeconfig)
 	l.LocalStoragePaths = added(l.LocalStoragePaths, s.LocalStoragePath)
 	l.RunDirs = added(l.RunDirs, s.RunDir)
