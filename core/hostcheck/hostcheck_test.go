@@ -185,18 +185,21 @@ func TestNetwork(t *testing.T) {
 		}
 		return r
 	}
+	via := func(r netlink.Route) netlink.Route { r.Gw = net.IPv4(192, 168, 1, 2); return r }
 	names := map[int]string{2: "eth0", 3: "cni0", 4: "wg0"}
 	for name, tc := range map[string]struct {
 		used   bool
 		routes []netlink.Route
+		level  Level
 		found  string
 	}{
-		"a usual machine":        {false, []netlink.Route{route("", 2), route("192.168.1.0/24", 2)}, ""},
-		"a node":                 {true, []netlink.Route{route("192.168.1.0/24", 2), route("10.42.0.0/24", 3)}, ""},
-		"another's pods":         {false, []netlink.Route{route("192.168.1.0/24", 2), route("10.42.0.0/24", 3)}, "10.42.0.0/24 (cni0), inside of the range of pods"},
-		"a VPN that takes all":   {false, []netlink.Route{route("192.168.1.0/24", 2), route("10.0.0.0/8", 4)}, "10.0.0.0/8 (wg0)"},
-		"services":               {false, []netlink.Route{route("10.43.7.0/24", 2)}, "range of services"},
-		"nothing but link-local": {false, []netlink.Route{route("fe80::/64", 2)}, "no interface"},
+		"a usual machine":         {false, []netlink.Route{route("", 2), route("192.168.1.0/24", 2)}, "", ""},
+		"a node":                  {true, []netlink.Route{route("192.168.1.0/24", 2), route("10.42.0.0/24", 3), via(route("10.42.1.0/24", 2))}, "", ""},
+		"another's pods":          {false, []netlink.Route{route("192.168.1.0/24", 2), route("10.42.0.0/24", 3)}, Failure, "10.42.0.0/24 (cni0), inside of the range of pods"},
+		"a VPN that takes all":    {false, []netlink.Route{route("192.168.1.0/24", 2), route("10.0.0.0/8", 4)}, Warning, "10.0.0.0/8 (wg0)"},
+		"a network like a node's": {false, []netlink.Route{route("192.168.1.0/24", 2), via(route("10.42.1.0/24", 2))}, Failure, "10.42.1.0/24 (eth0)"},
+		"services":                {false, []netlink.Route{route("10.43.7.0/24", 2)}, Warning, "range of services"},
+		"nothing but link-local":  {false, []netlink.Route{route("fe80::/64", 2)}, Failure, "no interface"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := machine(t, nil)
@@ -205,7 +208,7 @@ func TestNetwork(t *testing.T) {
 			switch {
 			case tc.found == "" && len(found) > 0:
 				t.Errorf("found %+v", found)
-			case tc.found != "" && (len(found) == 0 || !strings.Contains(found[0].Found, tc.found) || found[0].Fix == ""):
+			case tc.found != "" && (len(found) == 0 || found[0].Level != tc.level || !strings.Contains(found[0].Found, tc.found) || found[0].Fix == ""):
 				t.Errorf("found %+v, want %s", found, tc.found)
 			}
 		})

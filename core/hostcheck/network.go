@@ -79,7 +79,7 @@ func checkNetwork(_ context.Context, o *Options) []Finding {
 func networkFindings(o *Options, names map[int]string, routes []netlink.Route) []Finding {
 	var found []Finding
 	global := false
-	overlaps := map[string]bool{}
+	seen := map[string]bool{}
 	for _, r := range routes {
 		name := names[r.LinkIndex]
 		if r.Dst == nil || r.Dst.IP.IsUnspecified() {
@@ -96,22 +96,38 @@ func networkFindings(o *Options, names map[int]string, routes []netlink.Route) [
 		global = true
 		ones, _ := r.Dst.Mask.Size()
 		to := netip.PrefixFrom(addr.Unmap(), ones)
-		for _, ranges := range []struct {
-			what string
-			all  []netip.Prefix
-			flag string
-		}{{"pods", o.PodRanges, "--cluster-cidr"}, {"services", o.ServiceRanges, "--service-cidr"}} {
-			for _, p := range ranges.all {
-				if text := to.String() + ranges.what; p.Overlaps(to) && !overlaps[text] {
-					overlaps[text] = true
-					found = append(found, failure(fmt.Sprintf("the machine has a route to %s (%s), inside of the range of %s, %s: one of them would not be reached", to, name, ranges.what, p),
-						"renumber that network, remove the interface if nothing uses it, or choose another range with "+ranges.flag))
-				}
+		for _, f := range o.overlaps(to, name, r.Gw != nil) {
+			if !seen[f.Found] {
+				seen[f.Found] = true
+				found = append(found, f)
 			}
 		}
 	}
 	if !global {
 		found = append(found, failure("no interface that is up has an address that others could reach", "set the network up, or name an address with --node-ip"))
+	}
+	return found
+}
+
+// overlaps are the ranges of the cluster that a route of the machine is in the way of. One that leads
+// to a few of the addresses wins over the cluster's; one that is wider gives way.
+func (o *Options) overlaps(to netip.Prefix, link string, gateway bool) []Finding {
+	var found []Finding
+	const fix = "renumber that network, remove the interface if nothing uses it, or choose another range with "
+	for _, pods := range o.PodRanges {
+		inside := to.Bits() >= pods.Bits()
+		switch {
+		case !pods.Overlaps(to), inside && o.Used && gateway: // of another node's pods
+		case inside:
+			found = append(found, failure(fmt.Sprintf("the machine has a route to %s (%s), inside of the range of pods, %s: one of them would not be reached", to, link, pods), fix+"--cluster-cidr"))
+		default:
+			found = append(found, warning(fmt.Sprintf("the machine has a route to %s (%s), which the range of pods, %s, is a part of: what is there in that range can't be reached any more", to, link, pods), fix+"--cluster-cidr"))
+		}
+	}
+	for _, services := range o.ServiceRanges {
+		if services.Overlaps(to) {
+			found = append(found, warning(fmt.Sprintf("the machine has a route to %s (%s), which shares addresses with the range of services, %s: what is there may not be reached any more", to, link, services), fix+"--service-cidr"))
+		}
 	}
 	return found
 }
