@@ -28,13 +28,26 @@ func (o *Options) ranges() []netip.Prefix {
 	return append(append([]netip.Prefix{}, o.PodRanges...), o.ServiceRanges...)
 }
 
-func (o *Options) mendFirewalld() string {
-	var words []string
-	for _, p := range o.ranges() {
-		words = append(words, "--add-source="+p.String())
+// open are the ports that other machines must reach, as "6443/tcp".
+func (o *Options) open() []string {
+	var ports []string
+	for _, p := range o.Ports {
+		if !p.Address.IsLoopback() {
+			ports = append(ports, fmt.Sprintf("%d/%s", p.Number, strings.ToLower(p.Protocol)))
+		}
 	}
-	return "firewall-cmd --permanent --zone=trusted " + strings.Join(words, " ") +
-		" && firewall-cmd --permanent --add-port=6443/tcp --add-port=10250/tcp --add-port=8472/udp && firewall-cmd --reload (or systemctl disable --now firewalld)"
+	return ports
+}
+
+func (o *Options) mendFirewalld() string {
+	sources, ports := "firewall-cmd --permanent --zone=trusted", "firewall-cmd --permanent"
+	for _, p := range o.ranges() {
+		sources += " --add-source=" + p.String()
+	}
+	for _, p := range o.open() {
+		ports += " --add-port=" + p
+	}
+	return sources + " && " + ports + " && firewall-cmd --reload (or systemctl disable --now firewalld)"
 }
 
 func (o *Options) mendUFW() string {
@@ -42,7 +55,10 @@ func (o *Options) mendUFW() string {
 	for _, p := range o.ranges() {
 		words = append(words, "ufw allow from "+p.String())
 	}
-	return strings.Join(words, " && ") + " && ufw allow 6443/tcp && ufw allow 10250/tcp && ufw allow 8472/udp && ufw default allow routed"
+	for _, p := range o.open() {
+		words = append(words, "ufw allow "+p)
+	}
+	return strings.Join(append(words, "ufw default allow routed"), " && ")
 }
 
 // droppingChains are base chains of the forward hook with the policy drop.

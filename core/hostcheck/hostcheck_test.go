@@ -29,6 +29,7 @@ func machine(t *testing.T, files map[string]string) *Options {
 	o := &Options{
 		root: t.TempDir(), DataDir: "/var/lib/k3m",
 		PodRanges: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceRanges: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		Ports: []Port{{Who: "the API", Protocol: "TCP", Number: 7443}, {Who: "a check", Protocol: "TCP", Address: netip.MustParseAddr("127.0.0.1"), Number: 10248}},
 	}
 	for name, text := range files {
 		path := filepath.Join(o.root, name)
@@ -96,8 +97,8 @@ func TestMachines(t *testing.T) {
 		"machine id":             {map[string]string{"etc/machine-id": "3d1219c7c4c5404aaa1f6d2a48adfda4\n"}, checkMachineID, OK, "", ""},
 		"no machine id":          {nil, checkMachineID, Warning, "missing or empty", "systemd-machine-id-setup"},
 		"image's machine id":     {map[string]string{"etc/machine-id": "uninitialized\n"}, checkMachineID, Warning, "does not hold an ID", "systemd-machine-id-setup"},
-		"firewalld":              {map[string]string{"proc/77/comm": "firewalld\n"}, checkFirewall, Warning, "firewalld (pid 77)", "--add-source=10.42.0.0/16 --add-source=10.43.0.0/16"},
-		"ufw":                    {map[string]string{"etc/ufw/ufw.conf": "# ufw\nENABLED=yes\n"}, checkFirewall, Warning, "ufw is enabled", "ufw allow from 10.42.0.0/16"},
+		"firewalld":              {map[string]string{"proc/77/comm": "firewalld\n"}, checkFirewall, Warning, "firewalld (pid 77)", "--add-source=10.42.0.0/16 --add-source=10.43.0.0/16 && firewall-cmd --permanent --add-port=7443/tcp && firewall-cmd --reload"},
+		"ufw":                    {map[string]string{"etc/ufw/ufw.conf": "# ufw\nENABLED=yes\n"}, checkFirewall, Warning, "ufw is enabled", "ufw allow from 10.43.0.0/16 && ufw allow 7443/tcp && ufw default"},
 		"ufw is off":             {map[string]string{"etc/ufw/ufw.conf": "# ufw\nENABLED=no\n"}, checkFirewall, OK, "", ""},
 		"k3s was here":           {map[string]string{"var/lib/rancher/k3s/server/token": "x"}, checkLeftovers, Warning, "k3s was here and left /var/lib/rancher/k3s", "k3s-uninstall.sh"},
 		"k3s is here":            {map[string]string{"proc/9/comm": "k3s-server\n"}, checkLeftovers, Failure, "k3s-server (pid 9)", "k3s-uninstall.sh"},
