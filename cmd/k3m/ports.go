@@ -20,7 +20,11 @@ const kubeletPort = 10250
 // checkPorts finds a port that is taken before anything is started. What it finds free
 // can be taken the moment after; then the part that wants it says so.
 func checkPorts(cfg *config.Config) error {
-	if err := checkPort("the API", "", config.APIPort); err != nil {
+	host := ""
+	if cfg.BindAddress.IsValid() && !cfg.BindAddress.IsUnspecified() {
+		host = cfg.BindAddress.String()
+	}
+	if err := checkPort("the API", host, cfg.HTTPSPort); err != nil {
 		return err
 	}
 	port := kubeletPort

@@ -25,6 +25,11 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.KubeConfig = f.kubeletKubeconfig
 	s.HostnameOverride = o.NodeName
 	s.NodeIP = joinAddrs(o.NodeIPs)
+	s.NodeLabels = o.Labels
+	s.RegisterWithTaints = o.Taints
+	if len(o.ExternalIPs) > 0 {
+		s.CloudProvider = "external" // see NodeAddresses
+	}
 	s.RootDirectory = o.path("kubelet")
 	s.CertDirectory = o.path("kubelet", "pki")
 
@@ -48,6 +53,7 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.FailCgroupV1 = false
 	s.FailSwapOn = false
 	s.OOMScoreAdj = h.oomScoreAdj
+	s.ProtectKernelDefaults = o.ProtectKernelDefaults
 
 	s.ClusterDNS = cluster.ClusterDNS
 	s.ClusterDomain = cluster.ClusterDomain

@@ -119,7 +119,10 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
 // options are all settings of `k3m server`, in the order of its help text.
-var options = []option{
+var options = slices.Concat(mainOptions, nodeOptions, clusterOptions, apiOptions)
+
+// mainOptions are those of which a user first thinks, and the rest.
+var mainOptions = []option{
 	{name: "config", usage: "configuration file (default " + DefaultFile + ")",
 		set: path(func(c *Config) *string { return &c.File })},
 	{name: "data-dir", usage: "where the node keeps its state (default " + DefaultDataDir + ")",
@@ -134,19 +137,9 @@ var options = []option{
 			c.NodeName = v.Text
 			return nil
 		})},
-	{name: "node-ip", list: true, usage: "IPv4 address of the node (default: that of the default route)",
-		set: func(c *Config, values []Value) error {
-			c.NodeIPs = nil
-			for _, v := range values {
-				addr, err := netip.ParseAddr(v.Text)
-				if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
-					return &Error{v.Source, fmt.Sprintf("%q is not an address that a node can have", v.Text)}
-				}
-				c.NodeIPs = append(c.NodeIPs, addr)
-			}
-			return nil
-		}},
-	{name: "write-kubeconfig", usage: "where the administrator's kubeconfig is written, mode 0600 (default " + DefaultKubeconfig + ")",
+	{name: "node-ip", list: true, usage: "address of the node; of a dual-stack one, one of each family, comma-separated or repeated (default: those of the default routes)",
+		set: addresses("node-ip", func(c *Config) *[]netip.Addr { return &c.NodeIPs })},
+	{name: "write-kubeconfig", usage: "where the administrator's kubeconfig is written (default " + DefaultKubeconfig + ")",
 		set: path(func(c *Config) *string { return &c.WriteKubeconfig })},
 	{name: "token", secret: true, usage: "secret with which nodes join; other users of the machine can't read it once k3m runs (default: made at the first start)",
 		set: one(func(c *Config, v Value) error { return setToken(c, v) })},
@@ -172,15 +165,8 @@ var options = []option{
 			}
 			return &Error{v.Source, fmt.Sprintf("unknown backend %q%s; allowed: %s", v.Text, DidYouMean(v.Text, FlannelBackends), strings.Join(FlannelBackends, ", "))}
 		})},
-	{name: "cluster-dns", usage: "address of the cluster's DNS service, from the range of services (default " + DefaultClusterDNS + ")",
-		set: one(func(c *Config, v Value) error {
-			addr, err := netip.ParseAddr(v.Text)
-			if err != nil || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
-				return &Error{v.Source, fmt.Sprintf("%q is not an IPv4 address that a service can have, such as %s", v.Text, DefaultClusterDNS)}
-			}
-			c.ClusterDNS, c.ClusterDNSSource = addr, v.Source
-			return nil
-		})},
+	{name: "cluster-dns", list: true, usage: "address of the cluster's DNS service, from the range of services; of a dual-stack cluster, one of each family (default: the 10th of each range, " + DefaultClusterDNS + ")",
+		set: addresses("cluster-dns", func(c *Config) *[]netip.Addr { return &c.ClusterDNS })},
 	{name: "cluster-domain", usage: "DNS domain of services and pods (default " + DefaultClusterDomain + ")",
 		set: one(func(c *Config, v Value) error {
 			if problems := validation.IsDNS1123Subdomain(v.Text); len(problems) > 0 {
