@@ -1,11 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 )
@@ -73,28 +75,54 @@ func TestMistakes(t *testing.T) {
 		file string
 		want []string
 	}{
-		"unknown key":             {file: "disable: []\nenabel: [dns]\n", want: []string{"config.yaml:2:1", `"enabel"`, `"enable"`}},
-		"key twice":               {file: "node-name: a\nnode-name: b\n", want: []string{"config.yaml:2:1", "config.yaml:1:1"}},
-		"list for one text":       {file: "node-name: [a]\n", want: []string{"config.yaml:1:12", "one text"}},
-		"map for a list":          {file: "enable: {dns: coredns}\n", want: []string{"config.yaml:1:9", "list of texts"}},
-		"not a mapping":           {file: "- a\n", want: []string{"config.yaml:1:1"}},
-		"two documents":           {file: "node-name: a\n---\nnode-name: b\n", want: []string{"one"}},
-		"not YAML":                {file: "a: [\n", want: []string{"config.yaml", "line"}},
-		"component block":         {file: "components:\n  cni.flannel: vxlan\n", want: []string{"config.yaml:2:16", "cni.flannel"}},
-		"bad node name":           {args: []string{"--node-name=Not_Good"}, want: []string{"--node-name", `"Not_Good"`}},
-		"bad address":             {vars: map[string]string{"K3M_NODE_IP": "10.0.0.300"}, want: []string{"K3M_NODE_IP", "10.0.0.300"}},
-		"two addresses":           {args: []string{"--node-ip=10.0.0.1", "--node-ip=10.0.0.2"}, want: []string{"--node-ip", "10.0.0.2", "one of each family"}},
-		"IPv6 address":            {args: []string{"--node-ip=2001:db8::1"}, want: []string{"2001:db8::1", "IPv4"}},
-		"backend":                 {args: []string{"--flannel-backend=vxlam"}, want: []string{"--flannel-backend", `"vxlam"`, `"vxlan"`, "host-gw"}},
-		"DNS address":             {args: []string{"--cluster-dns=10.43.0.300"}, want: []string{"--cluster-dns", `"10.43.0.300"`, "IPv4 or IPv6"}},
-		"domain":                  {file: "cluster-domain: Cluster_Local\n", want: []string{"config.yaml:1:17", "Cluster_Local"}},
-		"resolv.conf missing":     {args: []string{"--resolv-conf=/nonexistent/resolv.conf"}, want: []string{"--resolv-conf", "/nonexistent/resolv.conf"}},
-		"storage path":            {file: "default-local-storage-path: ''\n", want: []string{"config.yaml:1:29", "empty"}},
-		"upstream arg":            {args: []string{"--kubelet-arg=--v=2"}, want: []string{"--kubelet-arg", "name=value"}},
-		"token and token-file":    {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
-		"token file missing":      {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
-		"token with spaces":       {vars: map[string]string{"K3M_TOKEN": "a b"}, want: []string{"K3M_TOKEN", "white space"}},
-		"descriptor not a number": {args: []string{"--token-fd=x"}, want: []string{"--token-fd", `"x"`}},
+		"unknown key":            {file: "disable: []\nenabel: [dns]\n", want: []string{"config.yaml:2:1", `"enabel"`, `"enable"`}},
+		"key twice":              {file: "node-name: a\nnode-name: b\n", want: []string{"config.yaml:2:1", "config.yaml:1:1"}},
+		"list for one text":      {file: "node-name: [a]\n", want: []string{"config.yaml:1:12", "one text"}},
+		"map for a list":         {file: "enable: {dns: coredns}\n", want: []string{"config.yaml:1:9", "list of texts"}},
+		"not a mapping":          {file: "- a\n", want: []string{"config.yaml:1:1"}},
+		"two documents":          {file: "node-name: a\n---\nnode-name: b\n", want: []string{"one"}},
+		"not YAML":               {file: "enable:\n  - a\n  \tb\n", want: []string{"config.yaml:2:3", "YAML"}},
+		"component block":        {file: "components:\n  cni.flannel: vxlan\n", want: []string{"config.yaml:2:16", "cni.flannel"}},
+		"bad node name":          {args: []string{"--node-name=Not_Good"}, want: []string{"--node-name", `"Not_Good"`}},
+		"bad address":            {vars: map[string]string{"K3M_NODE_IP": "10.0.0.300"}, want: []string{"K3M_NODE_IP", "10.0.0.300"}},
+		"two addresses":          {args: []string{"--node-ip=10.0.0.1", "--node-ip=10.0.0.2"}, want: []string{"--node-ip", "10.0.0.2", "one of each family"}},
+		"IPv6 address":           {args: []string{"--node-ip=2001:db8::1"}, want: []string{"2001:db8::1", "10.42.0.0/16"}},
+		"backend":                {args: []string{"--flannel-backend=vxlam"}, want: []string{"--flannel-backend", `"vxlam"`, `"vxlan"`, "host-gw"}},
+		"DNS address":            {args: []string{"--cluster-dns=10.43.0.300"}, want: []string{"--cluster-dns", `"10.43.0.300"`, "IPv4 or IPv6"}},
+		"domain":                 {file: "cluster-domain: Cluster_Local\n", want: []string{"config.yaml:1:17", "Cluster_Local"}},
+		"resolv.conf missing":    {args: []string{"--resolv-conf=/nonexistent/resolv.conf"}, want: []string{"--resolv-conf", "/nonexistent/resolv.conf"}},
+		"storage path":           {file: "default-local-storage-path: ''\n", want: []string{"config.yaml:1:29", "empty"}},
+		"upstream arg":           {args: []string{"--kubelet-arg=--v=2"}, want: []string{"--kubelet-arg", "name=value"}},
+		"token and token-file":   {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
+		"token file missing":     {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
+		"token with spaces":      {vars: map[string]string{"K3M_TOKEN": "a b"}, want: []string{"K3M_TOKEN", "white space"}},
+		"two ranges of a family": {args: []string{"--cluster-cidr=10.42.0.0/16,10.44.0.0/16"}, want: []string{"--cluster-cidr", "10.44.0.0/16", "second IPv4"}},
+		"range within a range":   {args: []string{"--service-cidr=10.43.0.1/16"}, want: []string{"--service-cidr", `"10.43.0.0/16"`}},
+		"range too large":        {file: "service-cidr: fd43::/64\n", want: []string{"config.yaml:1:15", "/64", "/108 to /124"}},
+		"families that differ":   {args: []string{"--cluster-cidr=10.42.0.0/16,fd42::/56"}, want: []string{"--cluster-cidr", "--service-cidr", "same families"}},
+		"ranges overlap":         {args: []string{"--service-cidr=10.42.128.0/17"}, want: []string{"--service-cidr", "10.42.0.0/16", "overlap"}},
+		"node in a range":        {args: []string{"--node-ip=10.42.3.4"}, want: []string{"--node-ip", "10.42.3.4", "10.42.0.0/16"}},
+		"node lacks a family": {args: []string{"--cluster-cidr=10.42.0.0/16,fd42::/56", "--service-cidr=10.43.0.0/16,fd43::/112", "--node-ip=192.0.2.1"},
+			want: []string{"--node-ip", "fd42::/56"}},
+		"node ports with the kubelet": {args: []string{"--service-node-port-range=10000-20000"}, want: []string{"--service-node-port-range", "10250", "kubelet"}},
+		"node ports with the API":     {args: []string{"--service-node-port-range=6000-7000"}, want: []string{"--service-node-port-range", "6443", "API"}},
+		"node ports backwards":        {args: []string{"--service-node-port-range=32767-30000"}, want: []string{`"32767-30000"`, "FIRST-LAST"}},
+		"port out of range":           {file: "https-listen-port: 70000\n", want: []string{"config.yaml:1:20", `"70000"`, "1 to 65535"}},
+		"the kubelet's port":          {args: []string{"--https-listen-port=10250"}, want: []string{"--https-listen-port", "kubelet"}},
+		"bind to a name":              {args: []string{"--bind-address=localhost"}, want: []string{"--bind-address", `"localhost"`}},
+		"advertise the loopback":      {args: []string{"--advertise-address=127.0.0.1"}, want: []string{"--advertise-address", "loopback"}},
+		"advertise the other family":  {args: []string{"--advertise-address=2001:db8::1"}, want: []string{"--advertise-address", "10.43.0.0/16"}},
+		"SAN with a port":             {file: "tls-san:\n  - good\n  - bad:6443\n", want: []string{"config.yaml:3:5", `"bad:6443"`}},
+		"mode for everybody":          {args: []string{"--write-kubeconfig-mode=0777"}, want: []string{"--write-kubeconfig-mode", `"0777"`, "0640"}},
+		"mode that is none":           {args: []string{"--write-kubeconfig-mode=rw"}, want: []string{`"rw"`}},
+		"unknown group":               {args: []string{"--write-kubeconfig-group=no-such-group"}, want: []string{`"no-such-group"`, "getent"}},
+		"label without value":         {args: []string{"--node-label=a"}, want: []string{"--node-label", `"a"`, "KEY=VALUE"}},
+		"label of Kubernetes":         {args: []string{"--node-label=node-role.kubernetes.io/x=true"}, want: []string{"node-role.kubernetes.io/x", "kubectl label"}},
+		"unknown effect":              {file: "node-taint: a=b:NoShedule\n", want: []string{"config.yaml:1:13", `"NoShedule"`, `"NoSchedule"`}},
+		"taint twice":                 {args: []string{"--node-taint=a=b:NoExecute", "--node-taint=a=c:NoExecute"}, want: []string{"a:NoExecute", "twice"}},
+		"external address":            {vars: map[string]string{"K3M_NODE_EXTERNAL_IP": "fe80::1"}, want: []string{"K3M_NODE_EXTERNAL_IP", "fe80::1"}},
+		"neither true nor false":      {file: "debug: yes\n", want: []string{"config.yaml:1:8", `"yes"`, "true", "false"}},
+		"descriptor not a number":     {args: []string{"--token-fd=x"}, want: []string{"--token-fd", `"x"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, tc.args, tc.vars, tc.file)
@@ -205,6 +233,42 @@ func FuzzFile(f *testing.F) {
 					t.Errorf("value %q of %q has no source", v.Text, name)
 				}
 			}
+		}
+	})
+}
+
+// FuzzOption gives any option any text: it is taken, or refused in one sentence that names its
+// source; and what is taken is printed as a file that says the same.
+func FuzzOption(f *testing.F) {
+	for i, text := range []string{"a", "10.42.0.0/16,fd42::/56", "k=v:NoSchedule", "0640", "1-2", "::ffff:1.2.3.4/100", "\n# x: y", "0x1F", "~"} {
+		f.Add(i, text)
+	}
+	f.Fuzz(func(t *testing.T, i int, text string) {
+		o := options[(i%len(options)+len(options))%len(options)]
+		switch o.name {
+		case "token-file", "config", "resolv-conf": // they read files
+			return
+		}
+		c := &Config{}
+		err := o.set(c, []Value{{text, "here"}})
+		var mistake *Error
+		if err != nil && (!errors.As(err, &mistake) || mistake.Source != "here") {
+			t.Fatalf("%s %q: %v does not name its source", o.name, text, err)
+		}
+		if err != nil || o.secret || !utf8.ValidString(text) {
+			return
+		}
+		c.settings = map[string][]Value{o.name: {{text, "here"}}}
+		var out bytes.Buffer
+		if err := c.Print(&out); err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := parseFile("printed", out.Bytes())
+		if err != nil {
+			t.Fatalf("%s %q is printed as\n%s: %v", o.name, text, out.String(), err)
+		}
+		if got := Texts(parsed.values[o.name]); len(got) != 1 || got[0] != text {
+			t.Errorf("%s %q is printed as\n%s", o.name, text, out.String())
 		}
 	})
 }
