@@ -25,6 +25,8 @@ type Host struct {
 	// Name is the host's name; Addr and Addr6 its addresses on the switch.
 	Name        string
 	Addr, Addr6 netip.Addr
+	// NodeIPs are those of the addresses that its nodes are given; Addr alone when it is empty.
+	NodeIPs []netip.Addr
 	// Dir holds the host's files, DataDir, RunDir, ConfigFile and Kubeconfig are the
 	// paths that its nodes use. They are the same inside and outside of the host.
 	Dir, DataDir, RunDir, ConfigFile, Kubeconfig string
