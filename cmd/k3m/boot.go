@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/cmd/internal/bootscreen"
 	"github.com/k3m-io/k3m/cmd/internal/bundle"
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/agent"
@@ -54,11 +55,12 @@ type server struct {
 	board        *board
 	resolvConf   string // with the node's own name servers
 	notifier     notifier
+	screen       *bootscreen.Screen // nil without a terminal
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log) (*server, error) {
-	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log, screen *bootscreen.Screen) (*server, error) {
+	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier(), screen: screen}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
 		ips, err := agent.HostIPs(cfg.Families()...)
@@ -167,12 +169,15 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
+		{"progress", s.showProgress},
+		{"watchdog", s.watchdog},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {
 		running[i] = p.start(cancel)
 	}
 	<-ctx.Done()
+	s.closeScreen()
 	s.log.Info("stopping; pods keep running")
 	s.notifier.tell("STOPPING=1")
 	if err := stopAll(running); err != nil {
@@ -271,6 +276,7 @@ func (s *server) boot(ctx context.Context) error {
 	}
 	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
 	s.notifier.tell("READY=1")
+	s.closeScreen()
 	s.greet()
 	s.settle(ctx)
 	<-ctx.Done()

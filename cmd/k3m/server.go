@@ -90,8 +90,9 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 	if os.Geteuid() != 0 {
 		return errors.New("a server needs root: it makes containers and networks; try `sudo k3m server`")
 	}
+	screen := bootTerminal(cfg, os.Stderr)
 	log, err := logging.New(logging.Options{
-		Format: cfg.LogFormat, Debug: cfg.Debug, File: cfg.LogFile, AlsoStderr: cfg.AlsoLogToStderr, Stderr: os.Stderr,
+		Format: cfg.LogFormat, Debug: cfg.Debug, File: cfg.LogFile, AlsoStderr: cfg.AlsoLogToStderr, Stderr: logWriter(screen, os.Stderr),
 	})
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 		return err
 	}
 	restoreKubernetesFlags()
-	s, err := newServer(plan, loader, hangup, log)
+	s, err := newServer(plan, loader, hangup, log, screen)
 	if err != nil {
 		return err
 	}
