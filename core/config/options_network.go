@@ -100,7 +100,7 @@ func split(store func(c *Config, values []Value) error) func(*Config, []Value) e
 // address is one that a machine or a Service can have.
 func address(v Value) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(v.Text)
-	if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() || addr.Zone() != "" {
+	if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Is6() && addr.IsLinkLocalUnicast() || addr.Zone() != "" {
 		return netip.Addr{}, &Error{v.Source, fmt.Sprintf("%q is not an IPv4 or IPv6 address of one machine, such as 192.0.2.10 or 2001:db8::10", v.Text)}
 	}
 	return addr.Unmap(), nil

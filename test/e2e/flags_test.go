@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
@@ -61,13 +62,15 @@ func TestFlags(t *testing.T) {
 	preload(t, host)
 	host.NodeIPs = []netip.Addr{host.Addr, host.Addr6}
 	const gid = 12345
-	node := host.Serve(t,
+	args := []string{
 		"--cluster-cidr=10.52.0.0/16,fd42:52::/56", "--service-cidr=10.53.0.0/16,fd42:53::/112",
 		"--service-node-port-range=31000-31009",
 		"--node-label=k3m.test/rack=r1", "--node-taint=k3m.test/dedicated=yes:PreferNoSchedule",
 		"--node-external-ip=203.0.113.7,2001:db8::7", "--with-node-id", "--protect-kernel-defaults",
 		"--bind-address="+host.Addr.String(), "--https-listen-port=7443", "--tls-san=k3m.example.test,192.0.2.77",
-		"--write-kubeconfig-mode=0640", fmt.Sprintf("--write-kubeconfig-group=%d", gid))
+		"--write-kubeconfig-mode=0640", fmt.Sprintf("--write-kubeconfig-group=%d", gid),
+	}
+	node := host.Serve(t, args...)
 	ctx := within(t, 90*time.Second)
 	if err := node.WaitKubeconfig(ctx); err != nil {
 		t.Fatal(err)
@@ -105,11 +108,68 @@ func TestFlags(t *testing.T) {
 		node.Stop(t)
 		said := refuse(t, host, 2, "--bind-address="+host.Addr.String(), "--cluster-cidr=10.62.0.0/16,fd42:62::/56", "--service-cidr=10.53.0.0/16,fd42:53::/112")
 		sentence(t, said, "--cluster-cidr", "10.62.0.0/16,fd42:62::/56", "made with 10.52.0.0/16,fd42:52::/56", "--data-dir")
-		node.Restart(t)
-		if _, err := node.WaitReady(within(t, 60*time.Second)); err != nil {
-			t.Fatal(err)
-		}
 	})
+	t.Run("a start on a terminal", func(t *testing.T) { startOnTerminal(t, host, args) })
+	node.Restart(t)
+	if _, err := node.WaitReady(within(t, 60*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startOnTerminal starts a server on a terminal and under a service manager, and stops it when it
+// is ready.
+func startOnTerminal(t *testing.T, host *harness.Host, args []string) {
+	socket := filepath.Join(host.Dir, "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan []string, 1)
+	go func() {
+		var all []string
+		for buffer := make([]byte, 4096); ; {
+			n, err := manager.Read(buffer)
+			if err != nil {
+				told <- all
+				return
+			}
+			all = append(all, string(buffer[:n]))
+		}
+	}()
+	server := host.K3m(within(t, 60*time.Second), slices.Concat([]string{"server"}, host.Flags(), args)...)
+	server.Env = append(server.Env, "TERM=xterm", "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=1000000")
+	terminal, err := server.Terminal(40, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var shown strings.Builder
+	for buffer := make([]byte, 4096); !strings.Contains(shown.String(), "is Ready after"); {
+		n, err := terminal.Read(buffer)
+		shown.Write(buffer[:n])
+		if err != nil {
+			t.Errorf("the terminal ended with %v", err)
+			break
+		}
+	}
+	_ = server.Process.Signal(syscall.SIGTERM) // it may have ended
+	go func() { _, _ = io.Copy(io.Discard, terminal) }()
+	if err := server.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	manager.Close()
+	for _, want := range []string{`▸ datastore +opens the database`, `· kubelet +waits for the API and the container runtime`, `✓ API +\d+\.\ds`, `✓ runtime\.containerd +\d+\.\ds`, `\x1b\[\d+A\r\x1b\[J`} {
+		if !regexp.MustCompile(want).MatchString(shown.String()) {
+			t.Errorf("%s was not shown:\n%q", want, shown.String())
+		}
+	}
+	all := strings.Join(<-told, "\n")
+	if !regexp.MustCompile(`(?s)STATUS=node dual-[0-9a-f]{8}: \d+ of \d+ are well; .*WATCHDOG=1.*READY=1.*STOPPING=1`).MatchString(all) {
+		t.Errorf("the service manager was told:\n%s", all)
+	}
 }
 
 func flagsOfTheNode(t *testing.T, host *harness.Host, node *corev1.Node) {
@@ -207,9 +267,7 @@ func dualStack(s *scene, pods, services, balancers []string) {
 		web := s.service("web")
 		checkFamilies(t, "the Service", web.Spec.ClusterIPs, services)
 		for _, ip := range web.Spec.ClusterIPs {
-			if !s.reachable(asker, "http://"+net.JoinHostPort(ip, "18080")+"/") {
-				t.Errorf("a pod does not reach the Service at %s", ip)
-			}
+			s.becomes(true, asker, "http://"+net.JoinHostPort(ip, "18080")+"/")
 		}
 		s.ingress("web", strings.Join(balancers, " "))
 		for _, ip := range balancers {
