@@ -67,7 +67,7 @@ func TestFlags(t *testing.T) {
 		"--service-node-port-range=31000-31009",
 		"--node-label=k3m.test/rack=r1", "--node-taint=k3m.test/dedicated=yes:PreferNoSchedule",
 		"--node-external-ip=203.0.113.7,2001:db8::7", "--with-node-id", "--protect-kernel-defaults",
-		"--bind-address="+host.Addr.String(), "--https-listen-port=7443", "--tls-san=k3m.example.test,192.0.2.77",
+		"--bind-address=" + host.Addr.String(), "--https-listen-port=7443", "--tls-san=k3m.example.test,192.0.2.77",
 		"--write-kubeconfig-mode=0640", fmt.Sprintf("--write-kubeconfig-group=%d", gid),
 	}
 	node := host.Serve(t, args...)
