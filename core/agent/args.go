@@ -43,10 +43,6 @@ var notForKubelet = map[string]string{
 	"bootstrap-kubeconfig":       "k3m joins nodes by itself",
 	"hostname-override":          "use --node-name",
 	"node-ip":                    "use --node-ip",
-	"node-labels":                "use --node-label",
-	"register-with-taints":       "use --node-taint",
-	"protect-kernel-defaults":    "use --protect-kernel-defaults",
-	"cloud-provider":             "k3m keeps the node's addresses: use --node-external-ip",
 	"container-runtime-endpoint": "use --enable runtime=NAME",
 	"runonce":                    "k3m keeps the kubelet running",
 }

@@ -64,6 +64,7 @@ func TestWrongSelection(t *testing.T) {
 		{"unknown flag", []string{"--enabel=cni=flannel"}, []string{"--enabel", "--enable"}},
 		{"bad node name", []string{"--node-name=Not A Name"}, []string{"--node-name", "Not A Name"}},
 		{"bad address", []string{"--node-ip=198.18.0"}, []string{"--node-ip", "198.18.0"}},
+		{"address of another machine", []string{"--bind-address=198.18.0.250"}, []string{"--bind-address", "198.18.0.250", "ip address"}},
 		{"contradictory feature gates", []string{"--kube-apiserver-arg=feature-gates=CrossNamespaceVolumeDataSource=true", "--kubelet-arg=feature-gates=CrossNamespaceVolumeDataSource=false"},
 			[]string{"CrossNamespaceVolumeDataSource", "kube-apiserver", "kubelet"}},
 		{"unknown argument of a Kubernetes part", []string{"--kube-scheduler-arg=leader-elekt=true"}, []string{"leader-elekt"}},
