@@ -22,12 +22,12 @@ func bootTerminal(cfg *config.Config, out *os.File) *bootscreen.Screen {
 	if cfg.LogFormat != "text" || os.Getenv("TERM") == "dumb" || !term.IsTerminal(fd) {
 		return nil
 	}
-	return bootscreen.New(out, func() int {
-		columns, _, err := term.GetSize(fd)
-		if err != nil {
-			return 80
+	return bootscreen.New(out, func() (columns, rows int) {
+		columns, rows, err := term.GetSize(fd)
+		if err != nil || columns == 0 || rows == 0 {
+			return 80, 24
 		}
-		return columns
+		return columns, rows
 	})
 }
 

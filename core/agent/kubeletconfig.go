@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -25,7 +26,8 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.KubeConfig = f.kubeletKubeconfig
 	s.HostnameOverride = o.NodeName
 	s.NodeIP = joinAddrs(o.NodeIPs)
-	s.NodeLabels = o.Labels
+	s.NodeLabels = map[string]string{} // an argument may add to it
+	maps.Copy(s.NodeLabels, o.Labels)
 	s.RegisterWithTaints = o.Taints
 	if len(o.ExternalIPs) > 0 {
 		s.CloudProvider = "external" // see NodeAddresses

@@ -44,8 +44,8 @@ type Step struct {
 // Screen is a terminal with the block at its end. What others write to the terminal meanwhile has
 // to come through Write. All methods may be called by any number of goroutines.
 type Screen struct {
-	out     io.Writer
-	columns func() int
+	out  io.Writer
+	size func() (columns, rows int)
 
 	mu     sync.Mutex
 	steps  []Step
@@ -53,9 +53,12 @@ type Screen struct {
 	closed bool
 }
 
-// New makes a screen without a block. columns gives the terminal's width; lines are cut to it, since
-// one that wraps could not be taken back.
-func New(out io.Writer, columns func() int) *Screen { return &Screen{out: out, columns: columns} }
+// New makes a screen without a block. size gives the terminal's size: lines are cut to its width,
+// since one that wraps could not be taken back, and steps are left out that don't fit, those that
+// are done first.
+func New(out io.Writer, size func() (columns, rows int)) *Screen {
+	return &Screen{out: out, size: size}
+}
 
 // Write writes whole lines above the block.
 func (s *Screen) Write(lines []byte) (int, error) {
@@ -105,33 +108,50 @@ func (s *Screen) erase(b *bytes.Buffer) {
 }
 
 func (s *Screen) draw(b *bytes.Buffer) {
+	columns, rows := s.size()
+	steps := fit(s.steps, rows-1) // the cursor's own row
 	width := 0
-	for _, step := range s.steps {
+	for _, step := range steps {
 		width = max(width, utf8.RuneCountInString(step.Name))
 	}
-	for _, step := range s.steps {
+	for _, step := range steps {
 		after := ""
 		text := step.Message
 		if step.State == Done {
 			after, text = fmt.Sprintf("%.1fs", step.After.Seconds()), ""
 		}
 		line := fmt.Sprintf("  %s %-*s  %6s  %s", marks[step.State], width, step.Name, after, text)
-		b.WriteString(s.cut(strings.TrimRight(line, " ")))
+		b.WriteString(cut(strings.TrimRight(line, " "), columns))
 		b.WriteByte('\n')
 	}
-	s.drawn = len(s.steps)
+	s.drawn = len(steps)
+}
+
+// fit leaves out steps until at most rows are left.
+func fit(steps []Step, rows int) []Step {
+	surplus := len(steps) - max(1, rows)
+	if surplus <= 0 {
+		return steps
+	}
+	kept := slices.DeleteFunc(slices.Clone(steps), func(step Step) bool {
+		if surplus <= 0 || step.State != Done {
+			return false
+		}
+		surplus--
+		return true
+	})
+	return kept[:len(kept)-max(0, surplus)]
 }
 
 // cut is a line that fits, without what a terminal would obey.
-func (s *Screen) cut(line string) string {
+func cut(line string, columns int) string {
 	line = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, line)
-	columns := s.columns()
-	if columns <= 0 || utf8.RuneCountInString(line) < columns {
+	if utf8.RuneCountInString(line) < columns {
 		return line
 	}
 	return string([]rune(line)[:max(0, columns-2)]) + "…"

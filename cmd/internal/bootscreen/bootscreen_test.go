@@ -46,7 +46,7 @@ func (t *terminal) Write(p []byte) (int, error) {
 
 func TestScreen(t *testing.T) {
 	out := &terminal{}
-	s := New(out, func() int { return 40 })
+	s := New(out, func() (int, int) { return 40, 25 })
 	say := func(line string) {
 		t.Helper()
 		if n, err := s.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
@@ -74,10 +74,25 @@ func TestScreen(t *testing.T) {
 
 func TestLinesFitAndAreNotObeyed(t *testing.T) {
 	var sent strings.Builder
-	New(&sent, func() int { return 40 }).Show([]Step{
+	New(&sent, func() (int, int) { return 40, 25 }).Show([]Step{
 		{Name: "datastore", State: Working, Message: "opens\x1b[2J the database of this node"},
 	})
 	if got, want := sent.String(), "  ▸ datastore          opens [2J the d…\n"; got != want {
 		t.Errorf("sent %q, want %q", got, want)
+	}
+}
+
+func TestLowTerminal(t *testing.T) {
+	steps := []Step{{Name: "a", State: Done}, {Name: "b", State: Working}, {Name: "c", State: Done}, {Name: "d"}}
+	for rows, want := range map[int]string{25: "abcd", 5: "abcd", 4: "bcd", 3: "bd", 2: "b", 1: "b", 0: "b"} {
+		out := &terminal{}
+		New(out, func() (int, int) { return 40, rows }).Show(steps)
+		got := ""
+		for _, line := range out.lines {
+			got += strings.Fields(line)[1]
+		}
+		if got != want {
+			t.Errorf("%d rows show %q, want %q", rows, got, want)
+		}
 	}
 }
