@@ -109,9 +109,29 @@ func TestFlags(t *testing.T) {
 		said := refuse(t, host, 2, "--bind-address="+host.Addr.String(), "--cluster-cidr=10.62.0.0/16,fd42:62::/56", "--service-cidr=10.53.0.0/16,fd42:53::/112")
 		sentence(t, said, "--cluster-cidr", "10.62.0.0/16,fd42:62::/56", "made with 10.52.0.0/16,fd42:52::/56", "--data-dir")
 	})
+	t.Run("the node's password", func(t *testing.T) { otherPassword(t, host, node.Name, args) })
 	t.Run("a start on a terminal", func(t *testing.T) { startOnTerminal(t, host, args) })
 	node.Restart(t)
 	if _, err := node.WaitReady(within(t, 60*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// otherPassword starts the node as a machine that has not its password.
+func otherPassword(t *testing.T, host *harness.Host, name string, args []string) {
+	file := filepath.Join(host.DataDir, "agent", "node-password")
+	password := read(t, file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	server := host.K3m(within(t, 60*time.Second), slices.Concat([]string{"server"}, host.Flags(), args)...)
+	said, err := server.CombinedOutput()
+	if err == nil {
+		t.Error("it started with another password")
+	}
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	sentence(t, lines[len(lines)-1], "node "+name+" has joined with another password", "choose another --node-name", "delete secret "+name+".node-password.k3m")
+	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -232,6 +252,16 @@ func (s *scene) flagsOfTheAPI(gid uint32) {
 	}
 	if owner := info.Sys().(*syscall.Stat_t); owner.Gid != gid || owner.Uid != 0 {
 		t.Errorf("--write-kubeconfig-group: it is %d:%d", owner.Uid, owner.Gid)
+	}
+	secret, err := s.client.CoreV1().Secrets("kube-system").Get(t.Context(), s.node.Name+".node-password.k3m", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := strings.TrimSpace(read(t, filepath.Join(host.DataDir, "agent", "node-password")))
+	for key, value := range secret.Data {
+		if strings.Contains(string(value), password) {
+			t.Errorf("the Secret of the node's password holds it, in %s", key)
+		}
 	}
 	var kubelet struct {
 		KubeletConfig struct{ ProtectKernelDefaults bool }
