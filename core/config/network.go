@@ -137,7 +137,7 @@ func (c *Config) rangeOf(is4 bool) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// CheckClusterDNS: where the cluster's DNS is served from inside, its Service must be able to have
+// CheckClusterDNS sees that, where the cluster's DNS is served from inside, its Service can have
 // the addresses.
 func (c *Config) CheckClusterDNS() error {
 	for _, dns := range c.ClusterDNS {

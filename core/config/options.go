@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -87,19 +86,6 @@ func number(field func(c *Config) *int, lowest, highest int) func(*Config, []Val
 			return &Error{v.Source, fmt.Sprintf("%q is not a whole number from %d to %d", v.Text, lowest, highest)}
 		}
 		*field(c) = n
-		return nil
-	})
-}
-
-// duration options are lengths of time of at least lowest, such as "12h" or "1h30m"; zero
-// is allowed as well if it says so.
-func duration(field func(c *Config) *time.Duration, lowest time.Duration, zero bool) func(*Config, []Value) error {
-	return one(func(c *Config, v Value) error {
-		d, err := time.ParseDuration(v.Text)
-		if err != nil || d < lowest && (!zero || d != 0) {
-			return &Error{v.Source, fmt.Sprintf("%q is not a length of time of at least %s, such as 12h or 90m", v.Text, lowest)}
-		}
-		*field(c) = d
 		return nil
 	})
 }

@@ -58,7 +58,7 @@ func startOnTerminal(t *testing.T, host *harness.Host, args []string) {
 	if err := server.Wait(); err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
-	manager.Close()
+	_ = manager.Close() // ends the reading
 	for _, want := range []string{`▸ datastore +opens the database`, `· kubelet +waits for the API and the container runtime`, `✓ API +\d+\.\ds`, `✓ runtime\.containerd +\d+\.\ds`, `\x1b\[\d+A\r\x1b\[J`} {
 		if !regexp.MustCompile(want).MatchString(shown.String()) {
 			t.Errorf("%s was not shown:\n%q", want, shown.String())
