@@ -1,6 +1,7 @@
 package render_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,7 +15,7 @@ import (
 // names is a DNS server that knows these.
 func names(t testing.TB, known map[string]string) netip.AddrPort {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func names(t testing.TB, known map[string]string) netip.AddrPort {
 		_ = server.ActivateAndServe()
 	}()
 	t.Cleanup(func() {
-		conn.Close()
+		_ = conn.Close()
 		<-done
 	})
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
