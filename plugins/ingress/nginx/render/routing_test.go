@@ -34,6 +34,8 @@ func TestCanary(t *testing.T) {
 	pair("none", "next", said{"canary-weight": "0"})
 	pair("half", "next", said{"canary-weight": "500", "canary-weight-total": "1000"})
 	pair("gone", "empty", said{"canary-weight": "100"})
+	s.ingress("rewritten", said{"rewrite-target": "/new/$1"}, "~ rewritten.example/old/(.*) main")
+	s.ingress("rewritten-canary", said{"canary": "true", "canary-weight": "100"}, "~ rewritten.example/old/(.*) next")
 	s.start()
 	for _, c := range []struct{ host, header, cookie, want string }{
 		{"header", "", "", "main"},
@@ -56,6 +58,9 @@ func TestCanary(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s with header %q and cookie %q: answered by %s, want %s", c.host, c.header, c.cookie, got, c.want)
 		}
+	}
+	if got := s.get("http://rewritten.example/old/x?y"); got.from() != "next" || got.path() != "/new/x?y" {
+		t.Errorf("a canary with a rewrite: %s saw %s", got.from(), got.path())
 	}
 	seen := map[string]int{}
 	for range 200 {

@@ -67,6 +67,9 @@ func Translate(in Input) Output {
 	for _, ing := range canaries {
 		b.addCanary(ing)
 	}
+	if in.Cache != nil {
+		in.Cache.tidy()
+	}
 	return b.finish()
 }
 
