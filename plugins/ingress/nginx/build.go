@@ -42,6 +42,7 @@ type builder struct {
 	metrics  *metrics
 
 	auditor kit.Auditor
+	cache   *translate.Cache
 	// selfSigned is for clients that ask for no host with a certificate.
 	selfSigned *model.KeyPair
 
@@ -83,7 +84,7 @@ func (b *builder) look(now time.Time) error {
 		for _, name := range refs.Services {
 			u.services[name] = true
 		}
-		for _, name := range refs.Secrets {
+		for _, name := range slices.Concat(refs.TLS, refs.Users) {
 			u.secrets[name] = true
 		}
 	}
@@ -115,8 +116,8 @@ func (b *builder) look(now time.Time) error {
 			b.certs = pair
 		}
 	}
-	b.audit = b.auditor.Run(kit.AuditInput{Ingresses: b.mine, Service: b.watches.service, Secret: b.watches.secrets.Secret,
-		Exempt: isCanary, Now: now})
+	// The translation looks for Services itself.
+	b.audit = b.auditor.Run(kit.AuditInput{Ingresses: b.mine, Secret: b.watches.secrets.Secret, Exempt: isCanary, Now: now})
 	b.metrics.ingresses.Store(int64(len(b.mine)))
 	return nil
 }
@@ -203,6 +204,7 @@ func (b *builder) render(with func(*networkingv1.Ingress) bool) (*generation, *r
 	in := translate.Input{
 		Service: b.watches.service, EndpointSlices: b.watches.endpointSlices, Secret: b.watches.secrets.Secret,
 		Lost: b.lost, Settings: b.settings, Certificate: b.certs, Options: translate.Options{Snippets: b.cfg.AllowSnippets},
+		Cache: b.cache,
 	}
 	in.Ingresses = make([]*networkingv1.Ingress, 0, len(b.mine))
 	for _, i := range b.mine {
@@ -220,8 +222,12 @@ func (b *builder) render(with func(*networkingv1.Ingress) bool) (*generation, *r
 		return nil, nil, err
 	}
 	b.problems = b.problems[:0]
+	told := map[types.UID]bool{} // of its secret
+	for _, f := range b.audit.Findings {
+		told[f.Object.UID] = told[f.Object.UID] || f.Reason == kit.ReasonSecretMissing || f.Reason == kit.ReasonSecretInvalid
+	}
 	for _, p := range translated.Problems {
-		if i, ok := kit.Stored(b.watches.ingresses, p.Ingress).(*networkingv1.Ingress); ok {
+		if i, ok := kit.Stored(b.watches.ingresses, p.Ingress).(*networkingv1.Ingress); ok && !(p.Reason == translate.BadTLS && told[i.UID]) {
 			b.problems = append(b.problems, kit.Finding{Object: kit.Reference(i), Reason: string(p.Reason), Message: p.Message})
 		}
 	}

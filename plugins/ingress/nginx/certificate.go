@@ -4,10 +4,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,8 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/k3m-io/k3m/plugins/ingress/kit"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/translate"
 )
 
 // selfSignedLife is how long a certificate that nobody signed is good; each start of the
@@ -52,8 +50,8 @@ func selfSign(now time.Time) (*model.KeyPair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the default certificate: %w", err)
 	}
-	return pairOf(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})), nil
+	return translate.NewKeyPair(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
 // keyPair reads a TLS secret; nil is none.
@@ -61,16 +59,5 @@ func keyPair(secret *corev1.Secret) (*model.KeyPair, error) {
 	if secret == nil {
 		return nil, errors.New("the secret does not exist")
 	}
-	if _, err := kit.Certificate(secret); err != nil {
-		return nil, err
-	}
-	return pairOf(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]), nil
-}
-
-func pairOf(cert, key []byte) *model.KeyPair {
-	sum := sha256.New()
-	sum.Write(cert)
-	sum.Write([]byte{0})
-	sum.Write(key)
-	return &model.KeyPair{ID: hex.EncodeToString(sum.Sum(nil))[:32], Cert: cert, Key: key}
+	return translate.NewKeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 }

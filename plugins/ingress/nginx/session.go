@@ -15,6 +15,7 @@ import (
 
 	"github.com/k3m-io/k3m/plugins/ingress/kit"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/render"
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/translate"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -33,7 +34,7 @@ const dnsPort = 53
 type session struct {
 	cfg       config
 	facts     sdk.Facts
-	host      *sdk.Host
+	host      host
 	exposure  kit.Exposure
 	watches   *watches
 	published *kit.Published
@@ -182,7 +183,8 @@ func (s *session) controller(nginx executable, open *sockets) (*controller, erro
 	}
 	c := &controller{
 		builder: &builder{cfg: s.cfg, watches: s.watches, launcher: launcher, store: store, env: env, log: log,
-			metrics: s.metrics, selfSigned: certificate, refused: map[types.UID]refusal{}, seed: maphash.MakeSeed()},
+			metrics: s.metrics, selfSigned: certificate, refused: map[types.UID]refusal{},
+			cache: translate.NewCache(), seed: maphash.MakeSeed()},
 		keeper: keeper, watches: s.watches, published: s.published, recorder: s.recorder, statuses: s.statuses,
 		health: s.health, metrics: s.metrics, log: log, http: s.exposure.HTTP, https: s.exposure.HTTPS,
 		serve: func() { s.host.Serve(endpoints(s.facts.PodGateways)...) },
