@@ -59,7 +59,7 @@ type Auditor struct {
 func (a *Auditor) Run(in AuditInput) AuditResult {
 	result := AuditResult{Lost: map[Loss]types.NamespacedName{}}
 	ordered := slices.Clone(in.Ingresses)
-	slices.SortFunc(ordered, older)
+	slices.SortFunc(ordered, Older)
 	winners := make(map[Claim]*networkingv1.Ingress, len(ordered))
 	remembered := a.certificates
 	a.certificates = make(map[types.UID]certificateVerdict, len(remembered))
@@ -106,8 +106,8 @@ func (a *Auditor) Run(in AuditInput) AuditResult {
 	return result
 }
 
-// older orders Ingresses by age, then by name.
-func older(a, b *networkingv1.Ingress) int {
+// Older orders Ingresses by age, then by name: the first wins what two claim.
+func Older(a, b *networkingv1.Ingress) int {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
 		strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }

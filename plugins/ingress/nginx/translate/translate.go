@@ -37,6 +37,8 @@ type Input struct {
 	// DefaultBackend answers what no rule takes; nil for 404.
 	DefaultBackend *ServiceRef
 	Options        Options
+	// Cache, when set, makes the next translation quicker; see NewCache.
+	Cache *Cache
 }
 
 // Options are the operator's choices that no ConfigMap may make.
@@ -74,7 +76,9 @@ const (
 	BadRule Reason = "BadRule"
 	// BadBackend is a backend that can't be used.
 	BadBackend Reason = "BadBackend"
-	// BadSecret is a secret that is missing, or can't be used.
+	// BadTLS is a certificate's secret that is missing, or can't be used.
+	BadTLS Reason = "BadTLSSecret"
+	// BadSecret is a secret of users that is missing, or can't be used.
 	BadSecret Reason = "BadSecret"
 	// DuplicatePath is a path that another Ingress has.
 	DuplicatePath Reason = "DuplicatePath"
