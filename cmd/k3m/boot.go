@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/core/ledger"
 	"github.com/k3m-io/k3m/core/logging"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -50,6 +52,7 @@ type server struct {
 	health *health.Board
 
 	lock         *datastore.Lock
+	snapshots    sync.Mutex // held while one is made
 	controlPlane *controlplane.ControlPlane
 	agent        *agent.Agent
 	components   *components.Supervisor
@@ -92,7 +95,7 @@ func (s *server) close() {
 
 func (s *server) prepare(log *logging.Log) error {
 	cfg := s.plan.cfg
-	if err := recordNode(cfg); err != nil {
+	if err := s.record(); err != nil {
 		return err
 	}
 	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
@@ -113,6 +116,7 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups, Services: s.services,
+		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
@@ -143,6 +147,19 @@ func (s *server) prepare(log *logging.Log) error {
 	return err
 }
 
+// record writes down what this start is going to make: for `k3m uninstall`.
+func (s *server) record() error {
+	cfg := s.plan.cfg
+	start := ledger.Start{
+		NodeName: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath,
+		SnapshotDir: cfg.SnapshotDir, Release: shortVersion(),
+	}
+	for _, e := range s.plan.selection.Entries {
+		start.Components = append(start.Components, e.ID())
+	}
+	return ledger.Record(start, func() *ledger.Machine { return ledger.Look(context.Background()) })
+}
+
 // run runs the node until ctx ends or a part of it fails. Stopping goes against the
 // start: kubelet, components, control plane. Pods stay. What changes components stops after
 // them: they refuse changes then, and one under way ends with them.
@@ -158,6 +175,8 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
+		{"snapshots", s.keepSnapshots},
+		{"manifests", s.keepManifests},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {
