@@ -121,16 +121,15 @@ func (f *fixture) run(t *testing.T, gateway, config string) *component {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
-	runDir, err := os.MkdirTemp("", "k3m") // short: there are sockets in it
+	stateDir, err := os.MkdirTemp("", "k3m") // short: there are sockets in it
 	must(t, err)
-	c.run = runDir
+	c.run = stateDir
 	rpc, ended := client.New(conn), make(chan error, 1)
 	go func() {
 		ended <- rpc.Run(context.Background(), client.RunRequest{
 			Facts: sdk.Facts{NodeName: node, NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-				PodGateways: []netip.Addr{c.gateway}, ClusterDNS: []netip.Addr{netip.MustParseAddr("127.0.0.53")},
-				Paths: sdk.Paths{RunDir: runDir}},
-			Kubeconfig: f.kubeconfig, Config: json.RawMessage(config), StateDir: t.TempDir()},
+				PodGateways: []netip.Addr{c.gateway}, ClusterDNS: []netip.Addr{netip.MustParseAddr("127.0.0.53")}},
+			Kubeconfig: f.kubeconfig, Config: json.RawMessage(config), StateDir: stateDir},
 			func(r client.Report) {
 				c.mu.Lock()
 				c.reports = append(c.reports, r)
@@ -152,7 +151,7 @@ func (f *fixture) run(t *testing.T, gateway, config string) *component {
 			}
 			_ = conn.Close()
 			server.Stop()
-			_ = os.RemoveAll(runDir)
+			_ = os.RemoveAll(stateDir)
 			if t.Failed() {
 				t.Logf("the component's log:\n%s", c.log.String())
 			}
@@ -244,17 +243,15 @@ func backend(t *testing.T, address, name string) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 	must(t, err)
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d, err := time.ParseDuration(r.URL.Query().Get("slow")); err == nil {
-			time.Sleep(d)
-		}
+		_, _ = io.Copy(io.Discard, r.Body)
 		fmt.Fprintf(w, "%s %s", name, r.Header.Get("X-Forwarded-For"))
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-// service makes a Service whose endpoints are given, "127.0.1.1" or with a state:
-// "127.0.1.1 terminating".
+// service makes a Service whose endpoints are given, "10.42.1.1" or with a state:
+// "10.42.1.1 terminating".
 func (f *fixture) service(t *testing.T, name string, port int32, endpoints ...string) {
 	t.Helper()
 	_, err := f.admin.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name},

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/annotations"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
 )
 
@@ -79,11 +80,7 @@ func (r *renderer) authLocation(w *writer, auth *model.ExternalAuth, path token)
 
 // authHost is the host that the question is for.
 func authHost(text string) token {
-	_, rest, _ := strings.Cut(text, "://")
-	if at := strings.IndexAny(rest, "/?#"); at >= 0 {
-		rest = rest[:at]
-	}
-	return template(rest)
+	return template(strings.TrimSuffix(annotations.Authority(text), "$request_uri"))
 }
 
 // signIn is where a client is sent, with the place that it came from.
@@ -168,4 +165,18 @@ func (r *renderer) backendHeaders(w *writer, loc *model.Location) {
 		}
 	}
 	w.headers(kind+"_set_header", pairs)
+}
+
+// backendName tells a backend that speaks TLS which host is meant. Hosts elsewhere mostly want to
+// know.
+func (r *renderer) backendName(w *writer, loc *model.Location) {
+	p := loc.Policy
+	if p.Protocol != model.HTTPS && p.Protocol != model.GRPCS || !p.SendName && loc.Backend.External == "" {
+		return
+	}
+	kind := directive(p.Protocol)
+	w.line(kind+"_ssl_server_name", "on")
+	if p.BackendName != "" {
+		w.line(kind+"_ssl_name", quote(p.BackendName))
+	}
 }

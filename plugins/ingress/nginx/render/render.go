@@ -112,13 +112,17 @@ func Render(cfg *model.Config, set *settings.Settings, env Env) (*Output, error)
 		r.server(servers, s, i == 0)
 	}
 	servers.own(types.NamespacedName{})
+	// These define variables, which are written before them.
+	limits, upstreams := &writer{depth: 1}, &writer{depth: 1}
+	r.limits(limits)
+	r.upstreams(upstreams)
 	w := &writer{}
 	r.main(w)
 	w.open("http")
 	r.http(w)
-	r.limits(w)
 	r.vars.write(w)
-	r.upstreams(w)
+	w.add(limits)
+	w.add(upstreams)
 	r.status(w)
 	w.add(servers)
 	w.close()
@@ -132,7 +136,7 @@ func Render(cfg *model.Config, set *settings.Settings, env Env) (*Output, error)
 }
 
 var (
-	safePath   = regexp.MustCompile(`^/[A-Za-z0-9/._+@-]*$`)
+	safePath   = regexp.MustCompile(`^/[\pL\pN/._+@,=~ -]*$`)
 	generation = regexp.MustCompile(`^[A-Za-z0-9]{0,64}$`)
 )
 
@@ -140,7 +144,7 @@ var (
 func (r *renderer) check() error {
 	for what, path := range map[string]string{"Dir": r.env.Dir, "RunDir": r.env.RunDir} {
 		if !safePath.MatchString(path) {
-			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits, spaces and ._+@,=~-", what, path)
 		}
 	}
 	for what, path := range map[string]string{"AccessLog": r.env.AccessLog, "ErrorLog": r.env.ErrorLog, "Status": r.env.Status} {
@@ -148,7 +152,7 @@ func (r *renderer) check() error {
 			continue
 		}
 		if path != "" && path != "stderr" && !safePath.MatchString(path) {
-			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits, spaces and ._+@,=~-", what, path)
 		}
 	}
 	switch {
