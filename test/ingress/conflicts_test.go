@@ -17,7 +17,7 @@ func twoClaims(s *scene, _ controller) {
 		s.become(ask{url: url + "/", backend: "a"})
 		s.differentSeconds()
 		s.ingresses(simple("a-newer", rule("claimed.example", "Prefix", "/", "b"), rule("claimed.example", "Exact", "/exact", "d")))
-		s.warned("Ingress", "a-newer", "claimed.example", s.ns+"/claimed-older")
+		s.warned("Ingress", "a-newer", "DuplicatePath", "claimed.example", s.ns+"/claimed-older")
 		s.become(ask{url: url + "/", backend: "a"}, ask{url: url + "/exact", backend: "d"})
 	})
 	s.Run("until it goes", func(t *testing.T) {
@@ -25,7 +25,7 @@ func twoClaims(s *scene, _ controller) {
 		s.ingresses(simple("left-older", rule("left.example", "Prefix", "/", "a")))
 		s.differentSeconds()
 		s.ingresses(simple("left-newer", rule("left.example", "Prefix", "/", "b")))
-		s.warned("Ingress", "left-newer", "left.example", s.ns+"/left-older")
+		s.warned("Ingress", "left-newer", "DuplicatePath", "left.example", s.ns+"/left-older")
 		s.become(ask{url: "http://left.example/", backend: "a"})
 		s.edit("left-older", func(ing *networkingv1.Ingress) { ing.Spec.Rules[0].Host = "elsewhere.example" })
 		s.become(ask{url: "http://left.example/", backend: "b"}, ask{url: "http://elsewhere.example/", backend: "a"})

@@ -107,10 +107,10 @@ func badSecrets(s *scene, _ controller) {
 		secret *corev1.Secret
 		words  string
 	}{
-		{"missing", nil, "missing"},
-		{"malformed", tlsSecret("malformed", broken), "malformed"},
-		{"expired", tlsSecret("expired", certificate(s.T, time.Now().Add(-time.Hour), "expired.badtls.example")), "expired"},
-		{"mixed", tlsSecret("mixed", mixed), "mixed"},
+		{"missing", nil, "TLSSecretMissing"},
+		{"malformed", tlsSecret("malformed", broken), "TLSSecretInvalid"},
+		{"expired", tlsSecret("expired", certificate(s.T, time.Now().Add(-time.Hour), "expired.badtls.example")), "TLSCertificateExpired"},
+		{"mixed", tlsSecret("mixed", mixed), "TLSSecretInvalid"},
 	} {
 		s.Run(c.name, func(t *testing.T) {
 			s := s.in(t)

@@ -15,7 +15,8 @@
 // It listens on $PORT (8080), on each of $MORE_PORTS (by commas), with TLS and a certificate
 // that nobody signed on $TLS_PORT, and serves gRPC's health service on $GRPC_PORT.
 //
-// Each request is one line on standard output; so is each line of standard input.
+// Each request is one line on standard output, unless $QUIET is set; so is each line of
+// standard input.
 package main
 
 import (
@@ -163,6 +164,9 @@ func routes() http.Handler {
 }
 
 func logged(h http.Handler) http.Handler {
+	if os.Getenv("QUIET") != "" {
+		return h
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		fmt.Println(r.Method, r.URL)
