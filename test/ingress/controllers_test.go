@@ -34,6 +34,7 @@ type annotation struct {
 var controllers = []controller{
 	{
 		name: "traefik", service: "traefik", crds: "traefik.io", ports: [2]int{8000, 8443},
+		config: []string{"allowExternalNameServices: true"},
 		grpc: annotation{onService: true, key: "traefik.ingress.kubernetes.io/service.serversscheme", value: "h2c"},
 	},
 	{

@@ -95,7 +95,7 @@ func wildcardCertificate(s *scene, _ controller) {
 func badSecrets(s *scene, _ controller) {
 	good := valid(s.T, "good.badtls.example")
 	s.secret(tlsSecret("good", good))
-	s.ingresses(secured("good", "good.badtls.example", "good", "a"))
+	s.ingresses(secured("good", "good.badtls.example", "good", "a") + "---\n" + simple("good-plain", rule("plain.badtls.example", "Prefix", "/", "c")))
 	s.answers(s.trusting(good), "https://good.badtls.example/", "a")
 
 	broken := valid(s.T, "malformed.badtls.example")
@@ -121,7 +121,7 @@ func badSecrets(s *scene, _ controller) {
 			s.ingresses(secured("bad-"+c.name, host, c.name, "b"))
 			s.warned("Ingress", "bad-"+c.name, c.words)
 			s.answers(s.trusting(good), "https://good.badtls.example/", "a")
-			s.become(ask{url: "http://good.badtls.example/", backend: "a"})
+			s.become(ask{url: "http://plain.badtls.example/", backend: "c"})
 
 			mended := valid(t, host)
 			if c.secret == nil {
