@@ -140,6 +140,18 @@ func (s *Supervisor) check(ctx context.Context, d difference, none []string) err
 type settings struct {
 	entry  Entry
 	config json.RawMessage
+	rank   int // see sdk.Facts.KindRank
+}
+
+// settingsFor are those of all components of a selection, in its order.
+func settingsFor(selection Selection, config map[string]json.RawMessage) []settings {
+	var all []settings
+	ranks := map[string]int{}
+	for _, e := range selection.Entries {
+		all = append(all, settings{e, config[e.ID()], ranks[e.Info.Kind]})
+		ranks[e.Info.Kind]++
+	}
+	return all
 }
 
 // difference is what a Change means for each component.
@@ -153,11 +165,10 @@ type difference struct {
 func (s *Supervisor) difference(change Change) difference {
 	d := difference{change: map[*component]settings{}}
 	running := s.selected()
-	for _, e := range change.Selection.Entries {
-		want := settings{e, change.Config[e.ID()]}
-		i := slices.IndexFunc(running, func(c *component) bool { return c.id == e.ID() })
+	for _, want := range settingsFor(change.Selection, change.Config) {
+		i := slices.IndexFunc(running, func(c *component) bool { return c.id == want.entry.ID() })
 		if i < 0 {
-			c := newComponent(s, e, want.config)
+			c := newComponent(s, want)
 			d.next, d.fresh = append(d.next, c), append(d.fresh, c)
 			continue
 		}
@@ -182,13 +193,13 @@ func (s *Supervisor) settingsOf(c *component) settings {
 	if c.pending != nil {
 		return *c.pending
 	}
-	return settings{c.entry, c.config}
+	return settings{c.entry, c.config, c.rank}
 }
 
 // equal compares configurations by what they mean: a block that is written another way, or
 // an empty one where there was none, changes nothing.
 func (a settings) equal(b settings) bool {
-	return a.entry.SHA256 == b.entry.SHA256 && a.entry.Executable() == b.entry.Executable() &&
+	return a.rank == b.rank && a.entry.SHA256 == b.entry.SHA256 && a.entry.Executable() == b.entry.Executable() &&
 		slices.Equal(a.entry.Args, b.entry.Args) && len(a.entry.Info.Differences(b.entry.Info)) == 0 &&
 		bytes.Equal(canonical(a.config), canonical(b.config))
 }
@@ -254,7 +265,7 @@ func (s *Supervisor) checkConfigs(ctx context.Context, d difference) error {
 	for _, c := range d.next {
 		want, changed := d.change[c]
 		if slices.Contains(d.fresh, c) {
-			want, changed = settings{c.entry, c.config}, true
+			want, changed = settings{c.entry, c.config, c.rank}, true
 		}
 		if !changed || want.config == nil || !want.entry.Info.Has(sdk.AbilityValidateConfig) {
 			continue
@@ -323,7 +334,7 @@ func (s *Supervisor) remove(c *component) error {
 	var errs []error
 	if c.info.Has(sdk.AbilityCleanup) {
 		ctx, cancel := context.WithTimeoutCause(s.running, cleanupTimeout, fmt.Errorf("it did not clean up within %s", cleanupTimeout))
-		errs = append(errs, newComponent(s, c.entry, c.config).cleanUp(ctx))
+		errs = append(errs, newComponent(s, settings{c.entry, c.config, c.rank}).cleanUp(ctx))
 		cancel()
 	}
 	errs = append(errs, os.RemoveAll(filepath.Join(s.opts.RunDir, "components", c.id)))
@@ -362,7 +373,8 @@ func (c *component) begin(first bool) {
 	default:
 	}
 	if c.pending != nil {
-		c.entry, c.info, c.config, c.pending = c.pending.entry, c.pending.entry.Info, c.pending.config, nil
+		c.entry, c.info, c.config, c.rank = c.pending.entry, c.pending.entry.Info, c.pending.config, c.pending.rank
+		c.pending = nil
 		c.status.Version, c.status.Summary = c.info.Version, c.info.Summary
 	}
 	c.set(Launching, "", nil)

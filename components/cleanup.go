@@ -57,7 +57,7 @@ func (c *component) cleanUp(ctx context.Context) error {
 		return errors.Join(err, p.end(0))
 	}
 	err = p.Cleanup(c.ctx, client.CleanupRequest{
-		Facts: c.sup.facts(), Config: c.config, StateDir: d.state,
+		Facts: c.facts(), Config: c.config, StateDir: d.state,
 	})
 	if errors.Is(err, client.ErrGone) {
 		err = c.awaitDeath(p, "while it cleaned up")

@@ -42,6 +42,10 @@ func Describe(e Entry) string {
 	for n, object := range i.Objects {
 		fmt.Fprintf(&b, "  %-13s %s\n", head(n, "owns"), describeObject(object))
 	}
+	for n, d := range i.Declares {
+		name := strings.TrimPrefix(d.Namespace+"/"+d.Name, "/")
+		fmt.Fprintf(&b, "  %-13s %s %s, by its configuration\n", head(n+len(i.Objects), "owns"), d.Kind, name)
+	}
 	for n, image := range i.Images {
 		fmt.Fprintf(&b, "  %-13s %s\n", head(n, "pulls images"), image)
 	}

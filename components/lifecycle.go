@@ -33,6 +33,7 @@ type component struct {
 	logger hclog.Logger
 	uid    int             // -1: the core's own
 	config json.RawMessage // nil: it has none
+	rank   int             // see sdk.Facts.KindRank; changes as entry does
 
 	ctx      context.Context // ends when the component is to stop
 	cancel   context.CancelCauseFunc
@@ -45,13 +46,15 @@ type component struct {
 	gone    bool                  // nothing of it is left; guarded by sup.mu
 	status  ComponentStatus       // guarded by sup.mu
 	served  []nodestatus.Endpoint // what the process says that it serves; guarded by sup.mu
+	owned   []json.RawMessage     // see sdk.Host.Own; nil before it was said, guarded by sup.mu
 	process *process              // whose Run goes on; guarded by sup.mu
 	backoff backoff
 }
 
-func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
+func newComponent(s *Supervisor, with settings) *component {
+	e := with.entry
 	c := &component{
-		id: e.ID(), entry: e, info: e.Info, config: config, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
+		id: e.ID(), entry: e, info: e.Info, config: with.config, rank: with.rank, sup: s, logger: s.opts.Logger.ResetNamed(e.ID()),
 		restart: make(chan struct{}, 1), stopped: make(chan struct{}),
 		status: ComponentStatus{
 			ID: e.ID(), Version: e.Info.Version, Summary: e.Info.Summary, Scope: e.Info.Scope,
@@ -66,6 +69,13 @@ func newComponent(s *Supervisor, e Entry, config json.RawMessage) *component {
 func (c *component) kind() string {
 	kind, _, _ := strings.Cut(c.id, ".")
 	return kind
+}
+
+// facts are the supervisor's, with what is the component's own.
+func (c *component) facts() sdk.Facts {
+	f := c.sup.facts()
+	f.KindRank = c.rank
+	return f
 }
 
 func (c *component) stop(deadline time.Time, cause error) {
@@ -148,7 +158,7 @@ func (c *component) attempt() (ready time.Duration, err error) {
 	own, err := c.prepare(p)
 	if err == nil {
 		return c.run(p, client.RunRequest{
-			Facts: c.sup.facts(), Config: c.config, StateDir: d.state,
+			Facts: c.facts(), Config: c.config, StateDir: d.state,
 			Kubeconfig: own.kubeconfig, ServingCert: own.cert, ServingKey: own.key,
 		})
 	}

@@ -49,7 +49,7 @@ type Target struct {
 // ResolveChoice finds what one item of a Choice means, in the words of Select.
 func ResolveChoice(c *Catalog, source, text string) (Target, error) {
 	s := &selector{catalog: c}
-	t, ok := s.resolve(wish{source, text})
+	t, ok := s.resolve(wish{source: source, text: text})
 	if !ok {
 		return Target{}, s.errs[0]
 	}

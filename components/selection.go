@@ -1,6 +1,7 @@
 package components
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,7 +29,8 @@ type Choices struct {
 
 // Selection is what a node runs.
 type Selection struct {
-	// Entries are the selected components, by kind and then by name.
+	// Entries are the selected components, by kind. Those of one kind are in the order in which
+	// they were enabled, and defaults by name.
 	Entries []Entry
 	// None lists the kinds that are left to the user: "cni".
 	None []string
@@ -87,7 +89,10 @@ func Select(c *Catalog, choices Choices) (Selection, error) {
 }
 
 // wish is one item of a Choice.
-type wish struct{ source, text string }
+type wish struct {
+	source, text string
+	place        int // among what was wished for of a kind; 0 is the first
+}
 
 func (w wish) String() string { return fmt.Sprintf("%s %s", w.source, w.text) }
 
@@ -105,7 +110,7 @@ func (s *selector) fail(w wish, format string, args ...any) {
 
 func (s *selector) each(choice Choice, do func(wish)) {
 	for text := range strings.SplitSeq(choice.Text, ",") {
-		w := wish{choice.Source, strings.TrimSpace(text)}
+		w := wish{source: choice.Source, text: strings.TrimSpace(text)}
 		if w.text == "" {
 			s.fail(w, "an empty name in %q; write kind=name, a name or a kind", choice.Text)
 			continue
@@ -151,6 +156,7 @@ func (s *selector) want(w wish, e Entry) {
 		s.enabled[e.Info.Kind] = map[string]wish{}
 	}
 	if _, again := s.enabled[e.Info.Kind][e.Info.Name]; !again {
+		w.place = len(s.enabled[e.Info.Kind])
 		s.enabled[e.Info.Kind][e.Info.Name] = w
 	}
 }
@@ -211,13 +217,15 @@ func (s *selector) decide() Selection {
 	return result
 }
 
-// chosen returns what is enabled of a kind, or its defaults.
+// chosen returns what is enabled of a kind, in that order, or its defaults.
 func (s *selector) chosen(kind Kind) []Entry {
 	wishes := s.enabled[kind.Name]
-	return slices.DeleteFunc(s.catalog.ofKind(kind.Name), func(e Entry) bool {
+	chosen := slices.DeleteFunc(s.catalog.ofKind(kind.Name), func(e Entry) bool {
 		_, wanted := wishes[e.Info.Name]
 		return !wanted && (len(wishes) > 0 || !e.Default)
 	})
+	slices.SortStableFunc(chosen, func(a, b Entry) int { return cmp.Compare(wishes[a.Info.Name].place, wishes[b.Info.Name].place) })
+	return chosen
 }
 
 func (s *selector) tooMany(kind Kind, kept []Entry, wishes map[string]wish) {

@@ -94,6 +94,28 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// Of a kind that allows many, the first that was enabled is the first.
+func TestSelectKeepsTheOrderOfAKind(t *testing.T) {
+	for want, enable := range map[string][]string{
+		"traefik nginx": {"ingress=traefik", "ingress=nginx"},
+		"nginx traefik": {"ingress=nginx,ingress=traefik", "nginx"},
+	} {
+		s, err := Select(testCatalog(), Choices{Enable: flags("--enable", enable...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range s.Entries {
+			if e.Info.Kind == "ingress" {
+				got = append(got, e.Info.Name)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%v: %v, want %s", enable, got, want)
+		}
+	}
+}
+
 func TestSelectErrors(t *testing.T) {
 	tests := map[string]struct {
 		enable, disable []string
@@ -108,7 +130,7 @@ func TestSelectErrors(t *testing.T) {
 		"unknown name": {disable: []string{"treafik"},
 			want: `--disable: unknown component or kind "treafik" (did you mean "traefik"?); components are containerd, docker, flannel, nftables, coredns, nginx, traefik, twin, metrics-server, twin; kinds are runtime, cni, network-policy, dns, ingress, servicelb, local-storage, metrics-server, addon`},
 		"two runtimes": {enable: []string{"runtime=docker", "containerd"},
-			want: `--enable: exactly one of kind "runtime" may run on a node, and 2 are enabled: --enable containerd, --enable runtime=docker; leave all but one out`},
+			want: `--enable: exactly one of kind "runtime" may run on a node, and 2 are enabled: --enable runtime=docker, --enable containerd; leave all but one out`},
 		"enable and disable of the same": {enable: []string{"ingress=nginx"}, disable: []string{"nginx"},
 			want: `--disable: disables ingress.nginx, which --enable ingress=nginx enables; leave one of the two out`},
 		"enable and disable of the only one": {enable: []string{"cni=flannel"}, disable: []string{"flannel"},

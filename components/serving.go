@@ -1,6 +1,7 @@
 package components
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -40,6 +41,36 @@ func (s *Supervisor) Served() []nodestatus.Endpoint {
 		out = append(out, c.served...)
 	}
 	return out
+}
+
+// own takes a component's word on what the objects are that it declares.
+func (c *component) own(objects []json.RawMessage) {
+	if err := c.info.CheckOwned(objects); err != nil {
+		c.logger.Warn("reports objects that it may not own; ignored", "error", err)
+		return
+	}
+	c.sup.mu.Lock()
+	defer c.sup.mu.Unlock()
+	c.owned = slices.Clone(objects)
+	if c.owned == nil {
+		c.owned = []json.RawMessage{}
+	}
+	c.set(c.status.State, c.status.Reason, func(*ComponentStatus) {})
+}
+
+// Owned are the objects that the components which run have declared and made up, by ID; one that has
+// not said yet what they are is not in it. A change of them is an event of Watch. What is in it is
+// shared: nobody changes it.
+func (s *Supervisor) Owned() map[string][]json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owned := map[string][]json.RawMessage{}
+	for _, c := range s.components {
+		if c.owned != nil {
+			owned[c.id] = c.owned
+		}
+	}
+	return owned
 }
 
 // mayServe says why a component may not have an endpoint, or nil.

@@ -90,8 +90,8 @@ func NewSupervisor(o Options) *Supervisor {
 	}
 	s := &Supervisor{opts: o, uids: newUIDTable(o.DataDir), pulse: pulseInterval, applying: make(chan struct{}, 1),
 		changed: make(chan struct{}), provided: map[sdk.Requirement]bool{}}
-	for _, e := range o.Selection.Entries {
-		s.components = append(s.components, newComponent(s, e, o.Config[e.ID()]))
+	for _, with := range settingsFor(o.Selection, o.Config) {
+		s.components = append(s.components, newComponent(s, with))
 	}
 	return s
 }

@@ -128,6 +128,8 @@ func (c *component) report(r client.Report) {
 		c.sup.mu.Unlock()
 	case client.Serving:
 		c.serve(r.Endpoints)
+	case client.Owning:
+		c.own(r.Objects)
 	}
 }
 

@@ -32,6 +32,9 @@ func infoToWire(i Info) *pluginv1.Info {
 	for _, o := range i.Objects {
 		w.Objects = append(w.Objects, o)
 	}
+	for _, d := range i.Declares {
+		w.Declares = append(w.Declares, &pluginv1.ObjectRef{ApiVersion: d.APIVersion, Kind: d.Kind, Namespace: d.Namespace, Name: d.Name})
+	}
 	for _, r := range i.Requires {
 		w.Requires = append(w.Requires, string(r))
 	}
@@ -57,6 +60,7 @@ func factsFromWire(w *pluginv1.Facts) (Facts, error) {
 		PauseImage:      w.GetPauseImage(),
 		RuntimeEndpoint: w.GetRuntimeEndpoint(),
 		ResolvConf:      w.GetResolvConf(), LocalStoragePath: w.GetLocalStoragePath(),
+		KindRank: int(w.GetKindRank()),
 		Paths: Paths{
 			BinDir: p.GetBinDir(), CarriedCNIDir: p.GetCarriedCniDir(),
 			CNIBinDir: p.GetCniBinDir(), CNIConfDir: p.GetCniConfDir(),

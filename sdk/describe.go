@@ -3,7 +3,7 @@ package sdk
 import "slices"
 
 // APIMinor counts the additions to protocol version 1 that this SDK knows.
-const APIMinor = 1
+const APIMinor = 2
 
 // Abilities that a host may find in Info.Abilities.
 const (

@@ -42,6 +42,10 @@ type Facts struct {
 	// LocalStoragePath is where volumes on the node's own disk lie, unless a component's
 	// own configuration says otherwise. It need not exist.
 	LocalStoragePath string
+	// KindRank is the component's own place among those of its kind that were chosen: 0
+	// is the first, which has what only one can have, such as ports 80 and 443. A change
+	// of it starts the component anew.
+	KindRank int
 }
 
 // Paths are directories on the node, absolute. Those that the component's user may not

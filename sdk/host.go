@@ -114,6 +114,19 @@ func (h *Host) Serve(endpoints ...Endpoint) {
 	h.report(&pluginv1.Report{Report: &pluginv1.Report_Serving{Serving: serving}})
 }
 
+// Own says what the objects are that the component's Info declares (see Info.Declares), as
+// JSON; it replaces what was said before, by an earlier process too. A server keeps them
+// applied as long as the component is selected, whether it runs or not; those that are left
+// out are removed, and until Own is called the first time, all stays as it is. Of several
+// nodes, the leading server's component has the say.
+func (h *Host) Own(objects ...json.RawMessage) {
+	owning := &pluginv1.Owning{}
+	for _, o := range objects {
+		owning.Objects = append(owning.Objects, slices.Clone(o))
+	}
+	h.report(&pluginv1.Report{Report: &pluginv1.Report_Owning{Owning: owning}})
+}
+
 func (h *Host) reportHealth(health string, r *pluginv1.Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -169,6 +182,8 @@ func reportSort(r *pluginv1.Report) string {
 		return "network"
 	case *pluginv1.Report_Serving:
 		return "serving"
+	case *pluginv1.Report_Owning:
+		return "owning"
 	default:
 		return "health"
 	}

@@ -73,6 +73,9 @@ type Info struct {
 	// PriorityClass, RuntimeClass, APIService, CustomResourceDefinition and the kinds that
 	// these definitions define: no pods, no credentials, no rights.
 	Objects []json.RawMessage `json:"objects,omitempty"`
+	// Declares names objects that the component makes up while it runs, by its
+	// configuration say, and hands to Host.Own. What Objects may hold, they may be.
+	Declares []ObjectRef `json:"declares,omitempty"`
 
 	// Abilities are the optional abilities. The SDK fills them in; an author leaves
 	// them empty.
@@ -83,6 +86,14 @@ type Info struct {
 
 // ID is "<kind>.<name>".
 func (i Info) ID() string { return i.Kind + "." + i.Name }
+
+// ObjectRef names a Kubernetes object. Namespace is empty for an object of the cluster.
+type ObjectRef struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+}
 
 // Rule is a Kubernetes RBAC rule, with the meaning of rbac/v1's PolicyRule.
 type Rule struct {

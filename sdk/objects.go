@@ -33,6 +33,7 @@ storage.k8s.io storagemigration.k8s.io k3m.io`)
 // object is what is checked of a Kubernetes object. Keys are compared as the API does it, case
 // and all, which encoding/json does in maps alone.
 type object struct {
+	apiVersion                   string
 	group, kind, namespace, name string
 	spec                         map[string]any
 }
@@ -47,6 +48,7 @@ func readObject(raw json.RawMessage) (o object, err error) {
 	}
 	metadata, _ := all["metadata"].(map[string]any)
 	apiVersion, _ := all["apiVersion"].(string)
+	o.apiVersion = apiVersion
 	o.kind, _ = all["kind"].(string)
 	o.name, _ = metadata["name"].(string)
 	o.namespace, _ = metadata["namespace"].(string)
@@ -85,6 +87,59 @@ func (i Info) validateObjects() error {
 		if err := o.validate(defined); err != nil {
 			return fmt.Errorf("objects[%d]: %s %s: %w", n, o.kind, o.name, err)
 		}
+	}
+	return i.validateDeclares(defined)
+}
+
+// validateDeclares judges the names alone; CheckOwned judges what comes under them.
+func (i Info) validateDeclares(defined map[string]bool) error {
+	if len(i.Declares) > maxItems {
+		return fmt.Errorf("declares: more than %d entries", maxItems)
+	}
+	for n, d := range i.Declares {
+		o := d.object()
+		_, known := ownable[d.Kind]
+		switch {
+		case checkWord("declares: apiVersion", d.APIVersion) != nil || checkWord("declares: name", d.Name) != nil || len(d.Namespace) > maxWord:
+			return fmt.Errorf("declares[%d]: apiVersion or name is missing or malformed", n)
+		case slices.Contains(i.Declares[:n], d):
+			return fmt.Errorf("declares %s %s twice", d.Kind, d.Name)
+		case known && (o.is("APIService") || o.is("CustomResourceDefinition")):
+			return fmt.Errorf("declares %s %s: what is served in the API must be known before the component runs; put it in objects", d.Kind, d.Name)
+		}
+		if err := o.validate(defined); err != nil {
+			return fmt.Errorf("declares %s %s: %w", d.Kind, d.Name, err)
+		}
+	}
+	return nil
+}
+
+// object is what a name tells of its object.
+func (r ObjectRef) object() object {
+	group, _, named := strings.Cut(r.APIVersion, "/")
+	if !named {
+		group = ""
+	}
+	return object{group: group, kind: r.Kind, namespace: r.Namespace, name: r.Name}
+}
+
+// CheckOwned says why the component may not own objects that it has handed to Host.Own; nil if
+// it may.
+func (i Info) CheckOwned(objects []json.RawMessage) error {
+	seen := map[ObjectRef]bool{}
+	for n, raw := range objects {
+		o, err := readObject(raw)
+		if err != nil {
+			return fmt.Errorf("objects[%d]: %w", n, err)
+		}
+		ref := ObjectRef{APIVersion: o.apiVersion, Kind: o.kind, Namespace: o.namespace, Name: o.name}
+		if !slices.Contains(i.Declares, ref) {
+			return fmt.Errorf("objects[%d]: %s %s (%s) is not among those that its info declares", n, o.kind, o.name, o.apiVersion)
+		}
+		if seen[ref] {
+			return fmt.Errorf("objects[%d]: %s %s is there twice", n, o.kind, o.name)
+		}
+		seen[ref] = true
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,6 +35,7 @@ type board struct {
 	status   nodestatus.NodeStatus      // what the node says, or will say
 	selected []sdk.Info
 	chosen   bool // setSelected was called
+	owned    map[string][]json.RawMessage
 }
 
 // nodeWriter writes what a node says of itself: a clustercomponents.Node.
@@ -68,6 +70,16 @@ func (b *board) setSelected(infos []sdk.Info) {
 	b.selected, b.chosen = infos, true
 	if b.cluster != nil {
 		b.cluster.SetSelected(infos)
+	}
+}
+
+// setOwned says what the objects are that components have made up.
+func (b *board) setOwned(owned map[string][]json.RawMessage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.owned = owned
+	if b.cluster != nil {
+		b.cluster.SetOwned(owned)
 	}
 }
 
@@ -152,6 +164,7 @@ func (s *server) keepCluster(ctx context.Context) error {
 	if s.board.chosen {
 		cluster.SetSelected(s.board.selected)
 	}
+	cluster.SetOwned(s.board.owned)
 	s.board.mu.Unlock()
 	running, ctx := errgroup.WithContext(ctx)
 	running.Go(func() error {
@@ -194,6 +207,7 @@ func (s *server) keepNode(ctx context.Context) error {
 		defer endNode()
 		for range s.components.Watch(ctx) {
 			s.tellComponents()
+			s.board.setOwned(s.components.Owned())
 		}
 		s.tellComponents() // the last word: they have stopped
 		return nil

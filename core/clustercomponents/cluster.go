@@ -2,6 +2,7 @@ package clustercomponents
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,7 +49,7 @@ type Options struct {
 // Cluster keeps, on a server, what follows from what the nodes say of their components.
 //
 //	New ── Run (once) ── Installed
-//	       SetSelected, Withdraw at any time, by any goroutine; before SetSelected is called
+//	       SetSelected, SetOwned, Withdraw at any time, by any goroutine; before SetSelected is called
 //	       the first time, nothing is removed
 type Cluster struct {
 	opts      Options
@@ -63,6 +64,7 @@ type Cluster struct {
 	mu         sync.Mutex
 	selected   []sdk.Info
 	isSelected bool // SetSelected was called
+	owned      map[string][]json.RawMessage
 	reports    map[string]report
 	nodes      map[string]nodeFacts
 	services   map[string]serviceFacts
@@ -117,6 +119,19 @@ func (c *Cluster) SetSelected(infos []sdk.Info) {
 	c.selected, c.isSelected = slices.Clone(infos), true
 	c.mu.Unlock()
 	c.sliceWork.raise()
+	c.summaryWork.raise()
+}
+
+// SetOwned says what the objects are that components have declared and made up, by ID (see
+// sdk.Host.Own). Those of a component that is not in it stay as they are. It returns at once, and
+// owned is the Cluster's afterwards.
+func (c *Cluster) SetOwned(owned map[string][]json.RawMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if reflect.DeepEqual(c.owned, owned) {
+		return
+	}
+	c.owned = owned
 	c.summaryWork.raise()
 }
 

@@ -133,7 +133,8 @@ func (k *keeper) see() {
 func (k *keeper) share(s *snapshot) (owners map[nodestatus.ObjectReference]string, wanted map[string][]*unstructured.Unstructured, err error) {
 	owners, wanted = map[nodestatus.ObjectReference]string{}, map[string][]*unstructured.Unstructured{}
 	for _, id := range s.order {
-		all, readErr := k.objects.expand(s.selected[id])
+		owned, said := s.owned[id]
+		all, readErr := k.objects.expand(s.selected[id], owned)
 		if readErr != nil {
 			err = errors.Join(err, fmt.Errorf("component %s: %w", id, readErr))
 			continue
@@ -146,6 +147,15 @@ func (k *keeper) share(s *snapshot) (owners map[nodestatus.ObjectReference]strin
 			owners[ref] = id
 			return false
 		})
+		if said {
+			continue
+		}
+		for _, d := range s.selected[id].Declares { // nobody knows yet what they are to be: what there is stays
+			ref := nodestatus.ObjectReference(d)
+			if _, taken := owners[ref]; !taken {
+				owners[ref] = id
+			}
+		}
 	}
 	return owners, wanted, err
 }
@@ -199,7 +209,10 @@ func (k *keeper) dropObjects(ctx context.Context, s *snapshot, id string, wanted
 		keep = append(keep, referenceTo(o))
 	}
 	for _, ref := range recorded {
-		if owner := owners[ref]; slices.Contains(left, ref) || owner != "" && owner != id && failed[owner] {
+		if slices.Contains(keep, ref) {
+			continue
+		}
+		if owner := owners[ref]; slices.Contains(left, ref) || owner == id || owner != "" && failed[owner] {
 			keep = append(keep, ref)
 		}
 	}

@@ -3,6 +3,7 @@ package clustercomponents
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -89,10 +90,11 @@ func (c *objectClient) end() {
 	c.running.Wait()
 }
 
-// expand are a component's objects as they are to be applied, in the order of it.
-func (c *objectClient) expand(info sdk.Info) ([]*unstructured.Unstructured, error) {
+// expand are a component's objects, those that it has made up too, as they are to be applied, in the
+// order of it.
+func (c *objectClient) expand(info sdk.Info, owned []json.RawMessage) ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured
-	for _, raw := range info.Objects {
+	for _, raw := range slices.Concat(info.Objects, owned) {
 		o, err := c.placeholders.object(raw)
 		if err != nil {
 			return nil, err
@@ -184,6 +186,9 @@ func (c *objectClient) removeOne(ctx context.Context, id string, ref nodestatus.
 	if object.GetLabels()[idLabel] != id {
 		return nil
 	}
+	if used, err := c.inUse(ctx, object); err != nil || used {
+		return err // it stays, and is nobody's any more
+	}
 	background := metav1.DeletePropagationBackground
 	err = client.Delete(ctx, ref.Name, metav1.DeleteOptions{
 		Preconditions: metav1.NewUIDPreconditions(string(object.GetUID())), PropagationPolicy: &background,
@@ -192,6 +197,29 @@ func (c *objectClient) removeOne(ctx context.Context, id string, ref nodestatus.
 		return nil
 	}
 	return err
+}
+
+// inUse tells a definition of which there are objects: they are the user's, and would go with it.
+func (c *objectClient) inUse(ctx context.Context, object *unstructured.Unstructured) (bool, error) {
+	if kind := object.GroupVersionKind(); kind.Kind != "CustomResourceDefinition" || kind.Group != "apiextensions.k8s.io" {
+		return false, nil
+	}
+	group, _, _ := unstructured.NestedString(object.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(object.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(object.Object, "spec", "versions")
+	for _, v := range versions {
+		version, ok := v.(map[string]any)
+		if !ok || version["served"] != true {
+			continue
+		}
+		name, _ := version["name"].(string)
+		list, err := c.meta.Resource(schema.GroupVersionResource{Group: group, Version: name, Resource: plural}).List(ctx, metav1.ListOptions{Limit: 1})
+		if apierrors.IsNotFound(err) {
+			return false, nil // not served yet, or no more
+		}
+		return err == nil && len(list.Items) > 0, err
+	}
+	return false, nil
 }
 
 // find returns the client of an object's resource. A kind that is not known may have come since

@@ -3,6 +3,7 @@ package clustercomponents
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -39,6 +40,9 @@ const (
 type snapshot struct {
 	order    []string // of selected, as it was given
 	selected map[string]sdk.Info
+	// owned are the objects that components have made up; one that has not said what they are is
+	// not in it.
+	owned    map[string][]json.RawMessage
 	reports  map[string]report
 	nodes    map[string]nodeFacts
 	services map[string]serviceFacts
@@ -51,7 +55,7 @@ func (c *Cluster) snapshot() (s *snapshot, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s = &snapshot{
-		selected: map[string]sdk.Info{}, reports: maps.Clone(c.reports),
+		selected: map[string]sdk.Info{}, owned: c.owned, reports: maps.Clone(c.reports),
 		nodes: maps.Clone(c.nodes), services: maps.Clone(c.services), withdrawn: maps.Clone(c.withdrawn),
 	}
 	for _, info := range c.selected {

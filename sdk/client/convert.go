@@ -24,6 +24,8 @@ const (
 	maxSocketPath = 107
 	// An EndpointSlice has at most 100 ports.
 	maxEndpoints, maxEndpointPorts = 64, 100
+	// As many as an Info may declare.
+	maxOwned = 256
 )
 
 var (
@@ -48,6 +50,9 @@ func infoFromWire(w *pluginv1.Info) sdk.Info {
 	}
 	for _, o := range w.GetObjects() {
 		i.Objects = append(i.Objects, o)
+	}
+	for _, d := range w.GetDeclares() {
+		i.Declares = append(i.Declares, sdk.ObjectRef{APIVersion: d.GetApiVersion(), Kind: d.GetKind(), Namespace: d.GetNamespace(), Name: d.GetName()})
 	}
 	if len(w.GetConfigSchema()) > 0 {
 		i.ConfigSchema = w.GetConfigSchema()
@@ -81,6 +86,7 @@ func factsToWire(f sdk.Facts) *pluginv1.Facts {
 		PauseImage:      f.PauseImage,
 		RuntimeEndpoint: f.RuntimeEndpoint,
 		ResolvConf:      f.ResolvConf, LocalStoragePath: f.LocalStoragePath,
+		KindRank: uint32(max(f.KindRank, 0)),
 		Paths: &pluginv1.Paths{
 			BinDir: f.Paths.BinDir, CarriedCniDir: f.Paths.CarriedCNIDir,
 			CniBinDir: f.Paths.CNIBinDir, CniConfDir: f.Paths.CNIConfDir,
@@ -112,6 +118,8 @@ func reportFromWire(w *pluginv1.Report) (Report, error) {
 		return gatewaysFromWire(r.NetworkReady.GetGateways())
 	case *pluginv1.Report_Serving:
 		return servingFromWire(r.Serving.GetEndpoints())
+	case *pluginv1.Report_Owning:
+		return owningFromWire(r.Owning.GetObjects())
 	}
 	return nil, nil
 }
@@ -160,6 +168,18 @@ func servingFromWire(endpoints []*pluginv1.Endpoint) (Report, error) {
 			return nil, fmt.Errorf("serving %.80q: %w", w.GetService(), err)
 		}
 		out.Endpoints = append(out.Endpoints, e)
+	}
+	return out, nil
+}
+
+// owningFromWire only bounds and copies: Info.CheckOwned judges.
+func owningFromWire(objects [][]byte) (Report, error) {
+	if len(objects) > maxOwned {
+		return nil, fmt.Errorf("owning %d objects, want at most %d", len(objects), maxOwned)
+	}
+	var out Owning
+	for _, o := range objects {
+		out.Objects = append(out.Objects, o)
 	}
 	return out, nil
 }

@@ -1,13 +1,14 @@
 package client
 
 import (
+	"encoding/json"
 	"net/netip"
 
 	"github.com/k3m-io/k3m/sdk"
 )
 
 // Report is what a running component tells its host: a Ready, a Degraded, a RuntimeReady,
-// a NetworkReady or a Serving.
+// a NetworkReady, a Serving or an Owning.
 type Report interface{ report() }
 
 // Ready says that the component serves, or has recovered.
@@ -28,6 +29,11 @@ type NetworkReady struct{ Gateways []netip.Addr }
 // names them is for the caller to check, and whether the addresses are the node's.
 type Serving struct{ Endpoints []sdk.Endpoint }
 
+// Owning says what the objects are that the component's Info declares. Whether it may own
+// them is for the caller to check, with sdk.Info.CheckOwned.
+type Owning struct{ Objects []json.RawMessage }
+
+func (Owning) report()       {}
 func (Serving) report()      {}
 func (Ready) report()        {}
 func (Degraded) report()     {}

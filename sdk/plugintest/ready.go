@@ -37,6 +37,10 @@ func (r *running) ready(t *testing.T, info sdk.Info) {
 			case client.Serving:
 				checkServing(t, report, info, r.o.Facts)
 				serves = true
+			case client.Owning:
+				if err := info.CheckOwned(report.Objects); err != nil {
+					t.Errorf("owns what it may not: %v", err)
+				}
 			case client.Ready:
 				isReady = true
 				if !own && (kind == "runtime" || kind == "cni") {

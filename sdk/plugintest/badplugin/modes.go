@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -115,6 +116,30 @@ var modes = map[string]way{
 		run: func(ctx context.Context, host *sdk.Host) error {
 			host.Serve(sdk.Endpoint{Service: "kube-system/mine", Addresses: host.Facts().PodGateways[:1],
 				Ports: []sdk.EndpointPort{{Name: "dns", Protocol: sdk.UDP, Port: 53}}})
+			<-ctx.Done()
+			return nil
+		},
+	},
+	// Owns what it declares, and then tries another's.
+	"own": {
+		info: func(i *sdk.Info) {
+			i.Declares = []sdk.ObjectRef{{APIVersion: "v1", Kind: "Service", Namespace: "kube-system", Name: "mine"}}
+		},
+		run: func(ctx context.Context, host *sdk.Host) error {
+			own := func(name string) {
+				host.Own(json.RawMessage(fmt.Sprintf(`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"kube-system","name":%q,"annotations":{"rank":"%d"}}}`,
+					name, host.Facts().KindRank)))
+			}
+			own("mine")
+			host.Ready()
+			<-ctx.Done()
+			return nil
+		},
+	},
+	"own-another's": {
+		run: func(ctx context.Context, host *sdk.Host) error {
+			host.Own(json.RawMessage(`{"apiVersion":"v1","kind":"Service","metadata":{"namespace":"kube-system","name":"kube-dns"}}`))
+			host.Ready()
 			<-ctx.Done()
 			return nil
 		},

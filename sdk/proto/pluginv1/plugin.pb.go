@@ -144,7 +144,9 @@ type Info struct {
 	Labels map[string]string `protobuf:"bytes,17,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// objects are Kubernetes objects, as JSON, that exist as long as the component is
 	// selected.
-	Objects       [][]byte `protobuf:"bytes,18,rep,name=objects,proto3" json:"objects,omitempty"`
+	Objects [][]byte `protobuf:"bytes,18,rep,name=objects,proto3" json:"objects,omitempty"`
+	// declares names the objects that Owning reports may hold.
+	Declares      []*ObjectRef `protobuf:"bytes,19,rep,name=declares,proto3" json:"declares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +307,83 @@ func (x *Info) GetObjects() [][]byte {
 	return nil
 }
 
+func (x *Info) GetDeclares() []*ObjectRef {
+	if x != nil {
+		return x.Declares
+	}
+	return nil
+}
+
+// ObjectRef names a Kubernetes object.
+type ObjectRef struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ApiVersion string                 `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	Kind       string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// namespace is empty for an object of the cluster.
+	Namespace     string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectRef) Reset() {
+	*x = ObjectRef{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectRef) ProtoMessage() {}
+
+func (x *ObjectRef) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
+func (*ObjectRef) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ObjectRef) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ObjectRef) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ObjectRef) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ObjectRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Rule is a Kubernetes RBAC rule (rbac.authorization.k8s.io/v1 PolicyRule).
 type Rule struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -319,7 +398,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[3]
+	mi := &file_pluginv1_plugin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +410,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[3]
+	mi := &file_pluginv1_plugin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +423,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{3}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Rule) GetVerbs() []string {
@@ -394,7 +473,7 @@ type Privileges struct {
 
 func (x *Privileges) Reset() {
 	*x = Privileges{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[4]
+	mi := &file_pluginv1_plugin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +485,7 @@ func (x *Privileges) String() string {
 func (*Privileges) ProtoMessage() {}
 
 func (x *Privileges) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[4]
+	mi := &file_pluginv1_plugin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +498,7 @@ func (x *Privileges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Privileges.ProtoReflect.Descriptor instead.
 func (*Privileges) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{4}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Privileges) GetRoot() bool {
@@ -448,7 +527,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[5]
+	mi := &file_pluginv1_plugin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +539,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[5]
+	mi := &file_pluginv1_plugin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +552,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{5}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Limits) GetMemoryBytes() int64 {
@@ -500,7 +579,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[6]
+	mi := &file_pluginv1_plugin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +591,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[6]
+	mi := &file_pluginv1_plugin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +604,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{6}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Command) GetName() string {
@@ -552,7 +631,7 @@ type ValidateConfigRequest struct {
 
 func (x *ValidateConfigRequest) Reset() {
 	*x = ValidateConfigRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[7]
+	mi := &file_pluginv1_plugin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +643,7 @@ func (x *ValidateConfigRequest) String() string {
 func (*ValidateConfigRequest) ProtoMessage() {}
 
 func (x *ValidateConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[7]
+	mi := &file_pluginv1_plugin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +656,7 @@ func (x *ValidateConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateConfigRequest.ProtoReflect.Descriptor instead.
 func (*ValidateConfigRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{7}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ValidateConfigRequest) GetConfig() []byte {
@@ -597,7 +676,7 @@ type ValidateConfigResponse struct {
 
 func (x *ValidateConfigResponse) Reset() {
 	*x = ValidateConfigResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[8]
+	mi := &file_pluginv1_plugin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +688,7 @@ func (x *ValidateConfigResponse) String() string {
 func (*ValidateConfigResponse) ProtoMessage() {}
 
 func (x *ValidateConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[8]
+	mi := &file_pluginv1_plugin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +701,7 @@ func (x *ValidateConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateConfigResponse.ProtoReflect.Descriptor instead.
 func (*ValidateConfigResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{8}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ValidateConfigResponse) GetProblems() []*ConfigProblem {
@@ -644,7 +723,7 @@ type ConfigProblem struct {
 
 func (x *ConfigProblem) Reset() {
 	*x = ConfigProblem{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[9]
+	mi := &file_pluginv1_plugin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +735,7 @@ func (x *ConfigProblem) String() string {
 func (*ConfigProblem) ProtoMessage() {}
 
 func (x *ConfigProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[9]
+	mi := &file_pluginv1_plugin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +748,7 @@ func (x *ConfigProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigProblem.ProtoReflect.Descriptor instead.
 func (*ConfigProblem) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{9}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConfigProblem) GetPath() string {
@@ -705,7 +784,7 @@ type RunRequest struct {
 
 func (x *RunRequest) Reset() {
 	*x = RunRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[10]
+	mi := &file_pluginv1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +796,7 @@ func (x *RunRequest) String() string {
 func (*RunRequest) ProtoMessage() {}
 
 func (x *RunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[10]
+	mi := &file_pluginv1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +809,7 @@ func (x *RunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunRequest.ProtoReflect.Descriptor instead.
 func (*RunRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RunRequest) GetFacts() *Facts {
@@ -801,13 +880,16 @@ type Facts struct {
 	// local_storage_path is where volumes on the node's own disk lie unless a
 	// component's configuration says otherwise.
 	LocalStoragePath string `protobuf:"bytes,14,opt,name=local_storage_path,json=localStoragePath,proto3" json:"local_storage_path,omitempty"` // since api_minor 1
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// kind_rank is the component's place among those of its kind that were chosen; 0 is
+	// the first.
+	KindRank      uint32 `protobuf:"varint,15,opt,name=kind_rank,json=kindRank,proto3" json:"kind_rank,omitempty"` // since api_minor 2
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[11]
+	mi := &file_pluginv1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +901,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[11]
+	mi := &file_pluginv1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +914,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Facts) GetNodeName() string {
@@ -933,6 +1015,13 @@ func (x *Facts) GetLocalStoragePath() string {
 	return ""
 }
 
+func (x *Facts) GetKindRank() uint32 {
+	if x != nil {
+		return x.KindRank
+	}
+	return 0
+}
+
 type Paths struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// bin_dir holds the executables that the distribution carries (runc, shims).
@@ -956,7 +1045,7 @@ type Paths struct {
 
 func (x *Paths) Reset() {
 	*x = Paths{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[12]
+	mi := &file_pluginv1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1057,7 @@ func (x *Paths) String() string {
 func (*Paths) ProtoMessage() {}
 
 func (x *Paths) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[12]
+	mi := &file_pluginv1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1070,7 @@ func (x *Paths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Paths.ProtoReflect.Descriptor instead.
 func (*Paths) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Paths) GetBinDir() string {
@@ -1050,6 +1139,7 @@ type Report struct {
 	//	*Report_RuntimeReady
 	//	*Report_NetworkReady
 	//	*Report_Serving
+	//	*Report_Owning
 	Report        isReport_Report `protobuf_oneof:"report"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1057,7 +1147,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[13]
+	mi := &file_pluginv1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1159,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[13]
+	mi := &file_pluginv1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1172,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Report) GetReport() isReport_Report {
@@ -1137,6 +1227,15 @@ func (x *Report) GetServing() *Serving {
 	return nil
 }
 
+func (x *Report) GetOwning() *Owning {
+	if x != nil {
+		if x, ok := x.Report.(*Report_Owning); ok {
+			return x.Owning
+		}
+	}
+	return nil
+}
+
 type isReport_Report interface {
 	isReport_Report()
 }
@@ -1161,6 +1260,10 @@ type Report_Serving struct {
 	Serving *Serving `protobuf:"bytes,5,opt,name=serving,proto3,oneof"` // since api_minor 1
 }
 
+type Report_Owning struct {
+	Owning *Owning `protobuf:"bytes,6,opt,name=owning,proto3,oneof"` // since api_minor 2
+}
+
 func (*Report_Ready) isReport_Report() {}
 
 func (*Report_Degraded) isReport_Report() {}
@@ -1171,6 +1274,8 @@ func (*Report_NetworkReady) isReport_Report() {}
 
 func (*Report_Serving) isReport_Report() {}
 
+func (*Report_Owning) isReport_Report() {}
+
 type Ready struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1179,7 +1284,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[14]
+	mi := &file_pluginv1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1296,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[14]
+	mi := &file_pluginv1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1309,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 type Degraded struct {
@@ -1216,7 +1321,7 @@ type Degraded struct {
 
 func (x *Degraded) Reset() {
 	*x = Degraded{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[15]
+	mi := &file_pluginv1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1333,7 @@ func (x *Degraded) String() string {
 func (*Degraded) ProtoMessage() {}
 
 func (x *Degraded) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[15]
+	mi := &file_pluginv1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1346,7 @@ func (x *Degraded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Degraded.ProtoReflect.Descriptor instead.
 func (*Degraded) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Degraded) GetReason() string {
@@ -1262,7 +1367,7 @@ type RuntimeReady struct {
 
 func (x *RuntimeReady) Reset() {
 	*x = RuntimeReady{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[16]
+	mi := &file_pluginv1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1379,7 @@ func (x *RuntimeReady) String() string {
 func (*RuntimeReady) ProtoMessage() {}
 
 func (x *RuntimeReady) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[16]
+	mi := &file_pluginv1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1392,7 @@ func (x *RuntimeReady) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuntimeReady.ProtoReflect.Descriptor instead.
 func (*RuntimeReady) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RuntimeReady) GetEndpoint() string {
@@ -1308,7 +1413,7 @@ type NetworkReady struct {
 
 func (x *NetworkReady) Reset() {
 	*x = NetworkReady{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[17]
+	mi := &file_pluginv1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1425,7 @@ func (x *NetworkReady) String() string {
 func (*NetworkReady) ProtoMessage() {}
 
 func (x *NetworkReady) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[17]
+	mi := &file_pluginv1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1438,7 @@ func (x *NetworkReady) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkReady.ProtoReflect.Descriptor instead.
 func (*NetworkReady) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NetworkReady) GetGateways() []string {
@@ -1354,7 +1459,7 @@ type Serving struct {
 
 func (x *Serving) Reset() {
 	*x = Serving{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	mi := &file_pluginv1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1471,7 @@ func (x *Serving) String() string {
 func (*Serving) ProtoMessage() {}
 
 func (x *Serving) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[18]
+	mi := &file_pluginv1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,12 +1484,60 @@ func (x *Serving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Serving.ProtoReflect.Descriptor instead.
 func (*Serving) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Serving) GetEndpoints() []*Endpoint {
 	if x != nil {
 		return x.Endpoints
+	}
+	return nil
+}
+
+// Owning says what the objects are that Info.declares names: from now on, also beyond
+// the end of the process, until another one says something else. Those that it leaves
+// out are removed.
+type Owning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// objects are Kubernetes objects, as JSON.
+	Objects       [][]byte `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Owning) Reset() {
+	*x = Owning{}
+	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Owning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Owning) ProtoMessage() {}
+
+func (x *Owning) ProtoReflect() protoreflect.Message {
+	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Owning.ProtoReflect.Descriptor instead.
+func (*Owning) Descriptor() ([]byte, []int) {
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Owning) GetObjects() [][]byte {
+	if x != nil {
+		return x.Objects
 	}
 	return nil
 }
@@ -1402,7 +1555,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	mi := &file_pluginv1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1567,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[19]
+	mi := &file_pluginv1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1580,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Endpoint) GetService() string {
@@ -1466,7 +1619,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	mi := &file_pluginv1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1631,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[20]
+	mi := &file_pluginv1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1644,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -1530,7 +1683,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	mi := &file_pluginv1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1695,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[21]
+	mi := &file_pluginv1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1708,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 type MetricsResponse struct {
@@ -1568,7 +1721,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[22]
+	mi := &file_pluginv1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1733,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[22]
+	mi := &file_pluginv1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1746,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MetricsResponse) GetText() []byte {
@@ -1611,7 +1764,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[23]
+	mi := &file_pluginv1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1776,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[23]
+	mi := &file_pluginv1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1789,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 type StopResponse struct {
@@ -1647,7 +1800,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[24]
+	mi := &file_pluginv1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1812,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[24]
+	mi := &file_pluginv1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1825,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 type CleanupRequest struct {
@@ -1686,7 +1839,7 @@ type CleanupRequest struct {
 
 func (x *CleanupRequest) Reset() {
 	*x = CleanupRequest{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[25]
+	mi := &file_pluginv1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1851,7 @@ func (x *CleanupRequest) String() string {
 func (*CleanupRequest) ProtoMessage() {}
 
 func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[25]
+	mi := &file_pluginv1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1864,7 @@ func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRequest.ProtoReflect.Descriptor instead.
 func (*CleanupRequest) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CleanupRequest) GetFacts() *Facts {
@@ -1743,7 +1896,7 @@ type CleanupResponse struct {
 
 func (x *CleanupResponse) Reset() {
 	*x = CleanupResponse{}
-	mi := &file_pluginv1_plugin_proto_msgTypes[26]
+	mi := &file_pluginv1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1908,7 @@ func (x *CleanupResponse) String() string {
 func (*CleanupResponse) ProtoMessage() {}
 
 func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pluginv1_plugin_proto_msgTypes[26]
+	mi := &file_pluginv1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1921,7 @@ func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupResponse.ProtoReflect.Descriptor instead.
 func (*CleanupResponse) Descriptor() ([]byte, []int) {
-	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_pluginv1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 var File_pluginv1_plugin_proto protoreflect.FileDescriptor
@@ -1778,7 +1931,7 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\x15pluginv1/plugin.proto\x12\rk3m.plugin.v1\"\r\n" +
 	"\vInfoRequest\"7\n" +
 	"\fInfoResponse\x12'\n" +
-	"\x04info\x18\x01 \x01(\v2\x13.k3m.plugin.v1.InfoR\x04info\"\xb0\x05\n" +
+	"\x04info\x18\x01 \x01(\v2\x13.k3m.plugin.v1.InfoR\x04info\"\xe6\x05\n" +
 	"\x04Info\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1800,10 +1953,17 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\bservices\x18\x0f \x03(\tR\bservices\x12/\n" +
 	"\x13serving_certificate\x18\x10 \x01(\bR\x12servingCertificate\x127\n" +
 	"\x06labels\x18\x11 \x03(\v2\x1f.k3m.plugin.v1.Info.LabelsEntryR\x06labels\x12\x18\n" +
-	"\aobjects\x18\x12 \x03(\fR\aobjects\x1a9\n" +
+	"\aobjects\x18\x12 \x03(\fR\aobjects\x124\n" +
+	"\bdeclares\x18\x13 \x03(\v2\x18.k3m.plugin.v1.ObjectRefR\bdeclares\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xac\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
+	"\tObjectRef\x12\x1f\n" +
+	"\vapi_version\x18\x01 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xac\x01\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x05verbs\x18\x01 \x03(\tR\x05verbs\x12\x1d\n" +
 	"\n" +
@@ -1838,7 +1998,7 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\tstate_dir\x18\x04 \x01(\tR\bstateDir\x12!\n" +
 	"\fserving_cert\x18\x05 \x01(\tR\vservingCert\x12\x1f\n" +
 	"\vserving_key\x18\x06 \x01(\tR\n" +
-	"servingKey\"\x85\x04\n" +
+	"servingKey\"\xa2\x04\n" +
 	"\x05Facts\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x19\n" +
 	"\bnode_ips\x18\x02 \x03(\tR\anodeIps\x12#\n" +
@@ -1857,7 +2017,8 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\x10runtime_endpoint\x18\f \x01(\tR\x0fruntimeEndpoint\x12\x1f\n" +
 	"\vresolv_conf\x18\r \x01(\tR\n" +
 	"resolvConf\x12,\n" +
-	"\x12local_storage_path\x18\x0e \x01(\tR\x10localStoragePath\"\x8d\x02\n" +
+	"\x12local_storage_path\x18\x0e \x01(\tR\x10localStoragePath\x12\x1b\n" +
+	"\tkind_rank\x18\x0f \x01(\rR\bkindRank\"\x8d\x02\n" +
 	"\x05Paths\x12\x17\n" +
 	"\abin_dir\x18\x01 \x01(\tR\x06binDir\x12&\n" +
 	"\x0fcarried_cni_dir\x18\x02 \x01(\tR\rcarriedCniDir\x12\x1e\n" +
@@ -1868,13 +2029,14 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"images_dir\x18\x05 \x01(\tR\timagesDir\x12,\n" +
 	"\x12carried_images_dir\x18\x06 \x01(\tR\x10carriedImagesDir\x12\x17\n" +
 	"\arun_dir\x18\a \x01(\tR\x06runDir\x12\x1b\n" +
-	"\tagent_dir\x18\b \x01(\tR\bagentDir\"\xb3\x02\n" +
+	"\tagent_dir\x18\b \x01(\tR\bagentDir\"\xe4\x02\n" +
 	"\x06Report\x12,\n" +
 	"\x05ready\x18\x01 \x01(\v2\x14.k3m.plugin.v1.ReadyH\x00R\x05ready\x125\n" +
 	"\bdegraded\x18\x02 \x01(\v2\x17.k3m.plugin.v1.DegradedH\x00R\bdegraded\x12B\n" +
 	"\rruntime_ready\x18\x03 \x01(\v2\x1b.k3m.plugin.v1.RuntimeReadyH\x00R\fruntimeReady\x12B\n" +
 	"\rnetwork_ready\x18\x04 \x01(\v2\x1b.k3m.plugin.v1.NetworkReadyH\x00R\fnetworkReady\x122\n" +
-	"\aserving\x18\x05 \x01(\v2\x16.k3m.plugin.v1.ServingH\x00R\aservingB\b\n" +
+	"\aserving\x18\x05 \x01(\v2\x16.k3m.plugin.v1.ServingH\x00R\aserving\x12/\n" +
+	"\x06owning\x18\x06 \x01(\v2\x15.k3m.plugin.v1.OwningH\x00R\x06owningB\b\n" +
 	"\x06report\"\a\n" +
 	"\x05Ready\"\"\n" +
 	"\bDegraded\x12\x16\n" +
@@ -1884,7 +2046,9 @@ const file_pluginv1_plugin_proto_rawDesc = "" +
 	"\fNetworkReady\x12\x1a\n" +
 	"\bgateways\x18\x01 \x03(\tR\bgateways\"@\n" +
 	"\aServing\x125\n" +
-	"\tendpoints\x18\x01 \x03(\v2\x17.k3m.plugin.v1.EndpointR\tendpoints\"u\n" +
+	"\tendpoints\x18\x01 \x03(\v2\x17.k3m.plugin.v1.EndpointR\tendpoints\"\"\n" +
+	"\x06Owning\x12\x18\n" +
+	"\aobjects\x18\x01 \x03(\fR\aobjects\"u\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x121\n" +
@@ -1924,72 +2088,76 @@ func file_pluginv1_plugin_proto_rawDescGZIP() []byte {
 	return file_pluginv1_plugin_proto_rawDescData
 }
 
-var file_pluginv1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_pluginv1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_pluginv1_plugin_proto_goTypes = []any{
 	(*InfoRequest)(nil),            // 0: k3m.plugin.v1.InfoRequest
 	(*InfoResponse)(nil),           // 1: k3m.plugin.v1.InfoResponse
 	(*Info)(nil),                   // 2: k3m.plugin.v1.Info
-	(*Rule)(nil),                   // 3: k3m.plugin.v1.Rule
-	(*Privileges)(nil),             // 4: k3m.plugin.v1.Privileges
-	(*Limits)(nil),                 // 5: k3m.plugin.v1.Limits
-	(*Command)(nil),                // 6: k3m.plugin.v1.Command
-	(*ValidateConfigRequest)(nil),  // 7: k3m.plugin.v1.ValidateConfigRequest
-	(*ValidateConfigResponse)(nil), // 8: k3m.plugin.v1.ValidateConfigResponse
-	(*ConfigProblem)(nil),          // 9: k3m.plugin.v1.ConfigProblem
-	(*RunRequest)(nil),             // 10: k3m.plugin.v1.RunRequest
-	(*Facts)(nil),                  // 11: k3m.plugin.v1.Facts
-	(*Paths)(nil),                  // 12: k3m.plugin.v1.Paths
-	(*Report)(nil),                 // 13: k3m.plugin.v1.Report
-	(*Ready)(nil),                  // 14: k3m.plugin.v1.Ready
-	(*Degraded)(nil),               // 15: k3m.plugin.v1.Degraded
-	(*RuntimeReady)(nil),           // 16: k3m.plugin.v1.RuntimeReady
-	(*NetworkReady)(nil),           // 17: k3m.plugin.v1.NetworkReady
-	(*Serving)(nil),                // 18: k3m.plugin.v1.Serving
-	(*Endpoint)(nil),               // 19: k3m.plugin.v1.Endpoint
-	(*EndpointPort)(nil),           // 20: k3m.plugin.v1.EndpointPort
-	(*MetricsRequest)(nil),         // 21: k3m.plugin.v1.MetricsRequest
-	(*MetricsResponse)(nil),        // 22: k3m.plugin.v1.MetricsResponse
-	(*StopRequest)(nil),            // 23: k3m.plugin.v1.StopRequest
-	(*StopResponse)(nil),           // 24: k3m.plugin.v1.StopResponse
-	(*CleanupRequest)(nil),         // 25: k3m.plugin.v1.CleanupRequest
-	(*CleanupResponse)(nil),        // 26: k3m.plugin.v1.CleanupResponse
-	nil,                            // 27: k3m.plugin.v1.Info.LabelsEntry
+	(*ObjectRef)(nil),              // 3: k3m.plugin.v1.ObjectRef
+	(*Rule)(nil),                   // 4: k3m.plugin.v1.Rule
+	(*Privileges)(nil),             // 5: k3m.plugin.v1.Privileges
+	(*Limits)(nil),                 // 6: k3m.plugin.v1.Limits
+	(*Command)(nil),                // 7: k3m.plugin.v1.Command
+	(*ValidateConfigRequest)(nil),  // 8: k3m.plugin.v1.ValidateConfigRequest
+	(*ValidateConfigResponse)(nil), // 9: k3m.plugin.v1.ValidateConfigResponse
+	(*ConfigProblem)(nil),          // 10: k3m.plugin.v1.ConfigProblem
+	(*RunRequest)(nil),             // 11: k3m.plugin.v1.RunRequest
+	(*Facts)(nil),                  // 12: k3m.plugin.v1.Facts
+	(*Paths)(nil),                  // 13: k3m.plugin.v1.Paths
+	(*Report)(nil),                 // 14: k3m.plugin.v1.Report
+	(*Ready)(nil),                  // 15: k3m.plugin.v1.Ready
+	(*Degraded)(nil),               // 16: k3m.plugin.v1.Degraded
+	(*RuntimeReady)(nil),           // 17: k3m.plugin.v1.RuntimeReady
+	(*NetworkReady)(nil),           // 18: k3m.plugin.v1.NetworkReady
+	(*Serving)(nil),                // 19: k3m.plugin.v1.Serving
+	(*Owning)(nil),                 // 20: k3m.plugin.v1.Owning
+	(*Endpoint)(nil),               // 21: k3m.plugin.v1.Endpoint
+	(*EndpointPort)(nil),           // 22: k3m.plugin.v1.EndpointPort
+	(*MetricsRequest)(nil),         // 23: k3m.plugin.v1.MetricsRequest
+	(*MetricsResponse)(nil),        // 24: k3m.plugin.v1.MetricsResponse
+	(*StopRequest)(nil),            // 25: k3m.plugin.v1.StopRequest
+	(*StopResponse)(nil),           // 26: k3m.plugin.v1.StopResponse
+	(*CleanupRequest)(nil),         // 27: k3m.plugin.v1.CleanupRequest
+	(*CleanupResponse)(nil),        // 28: k3m.plugin.v1.CleanupResponse
+	nil,                            // 29: k3m.plugin.v1.Info.LabelsEntry
 }
 var file_pluginv1_plugin_proto_depIdxs = []int32{
 	2,  // 0: k3m.plugin.v1.InfoResponse.info:type_name -> k3m.plugin.v1.Info
-	3,  // 1: k3m.plugin.v1.Info.rules:type_name -> k3m.plugin.v1.Rule
-	4,  // 2: k3m.plugin.v1.Info.privileges:type_name -> k3m.plugin.v1.Privileges
-	5,  // 3: k3m.plugin.v1.Info.limits:type_name -> k3m.plugin.v1.Limits
-	6,  // 4: k3m.plugin.v1.Info.commands:type_name -> k3m.plugin.v1.Command
-	27, // 5: k3m.plugin.v1.Info.labels:type_name -> k3m.plugin.v1.Info.LabelsEntry
-	9,  // 6: k3m.plugin.v1.ValidateConfigResponse.problems:type_name -> k3m.plugin.v1.ConfigProblem
-	11, // 7: k3m.plugin.v1.RunRequest.facts:type_name -> k3m.plugin.v1.Facts
-	12, // 8: k3m.plugin.v1.Facts.paths:type_name -> k3m.plugin.v1.Paths
-	14, // 9: k3m.plugin.v1.Report.ready:type_name -> k3m.plugin.v1.Ready
-	15, // 10: k3m.plugin.v1.Report.degraded:type_name -> k3m.plugin.v1.Degraded
-	16, // 11: k3m.plugin.v1.Report.runtime_ready:type_name -> k3m.plugin.v1.RuntimeReady
-	17, // 12: k3m.plugin.v1.Report.network_ready:type_name -> k3m.plugin.v1.NetworkReady
-	18, // 13: k3m.plugin.v1.Report.serving:type_name -> k3m.plugin.v1.Serving
-	19, // 14: k3m.plugin.v1.Serving.endpoints:type_name -> k3m.plugin.v1.Endpoint
-	20, // 15: k3m.plugin.v1.Endpoint.ports:type_name -> k3m.plugin.v1.EndpointPort
-	11, // 16: k3m.plugin.v1.CleanupRequest.facts:type_name -> k3m.plugin.v1.Facts
-	0,  // 17: k3m.plugin.v1.Plugin.Info:input_type -> k3m.plugin.v1.InfoRequest
-	7,  // 18: k3m.plugin.v1.Plugin.ValidateConfig:input_type -> k3m.plugin.v1.ValidateConfigRequest
-	10, // 19: k3m.plugin.v1.Plugin.Run:input_type -> k3m.plugin.v1.RunRequest
-	23, // 20: k3m.plugin.v1.Plugin.Stop:input_type -> k3m.plugin.v1.StopRequest
-	21, // 21: k3m.plugin.v1.Plugin.Metrics:input_type -> k3m.plugin.v1.MetricsRequest
-	25, // 22: k3m.plugin.v1.Plugin.Cleanup:input_type -> k3m.plugin.v1.CleanupRequest
-	1,  // 23: k3m.plugin.v1.Plugin.Info:output_type -> k3m.plugin.v1.InfoResponse
-	8,  // 24: k3m.plugin.v1.Plugin.ValidateConfig:output_type -> k3m.plugin.v1.ValidateConfigResponse
-	13, // 25: k3m.plugin.v1.Plugin.Run:output_type -> k3m.plugin.v1.Report
-	24, // 26: k3m.plugin.v1.Plugin.Stop:output_type -> k3m.plugin.v1.StopResponse
-	22, // 27: k3m.plugin.v1.Plugin.Metrics:output_type -> k3m.plugin.v1.MetricsResponse
-	26, // 28: k3m.plugin.v1.Plugin.Cleanup:output_type -> k3m.plugin.v1.CleanupResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	4,  // 1: k3m.plugin.v1.Info.rules:type_name -> k3m.plugin.v1.Rule
+	5,  // 2: k3m.plugin.v1.Info.privileges:type_name -> k3m.plugin.v1.Privileges
+	6,  // 3: k3m.plugin.v1.Info.limits:type_name -> k3m.plugin.v1.Limits
+	7,  // 4: k3m.plugin.v1.Info.commands:type_name -> k3m.plugin.v1.Command
+	29, // 5: k3m.plugin.v1.Info.labels:type_name -> k3m.plugin.v1.Info.LabelsEntry
+	3,  // 6: k3m.plugin.v1.Info.declares:type_name -> k3m.plugin.v1.ObjectRef
+	10, // 7: k3m.plugin.v1.ValidateConfigResponse.problems:type_name -> k3m.plugin.v1.ConfigProblem
+	12, // 8: k3m.plugin.v1.RunRequest.facts:type_name -> k3m.plugin.v1.Facts
+	13, // 9: k3m.plugin.v1.Facts.paths:type_name -> k3m.plugin.v1.Paths
+	15, // 10: k3m.plugin.v1.Report.ready:type_name -> k3m.plugin.v1.Ready
+	16, // 11: k3m.plugin.v1.Report.degraded:type_name -> k3m.plugin.v1.Degraded
+	17, // 12: k3m.plugin.v1.Report.runtime_ready:type_name -> k3m.plugin.v1.RuntimeReady
+	18, // 13: k3m.plugin.v1.Report.network_ready:type_name -> k3m.plugin.v1.NetworkReady
+	19, // 14: k3m.plugin.v1.Report.serving:type_name -> k3m.plugin.v1.Serving
+	20, // 15: k3m.plugin.v1.Report.owning:type_name -> k3m.plugin.v1.Owning
+	21, // 16: k3m.plugin.v1.Serving.endpoints:type_name -> k3m.plugin.v1.Endpoint
+	22, // 17: k3m.plugin.v1.Endpoint.ports:type_name -> k3m.plugin.v1.EndpointPort
+	12, // 18: k3m.plugin.v1.CleanupRequest.facts:type_name -> k3m.plugin.v1.Facts
+	0,  // 19: k3m.plugin.v1.Plugin.Info:input_type -> k3m.plugin.v1.InfoRequest
+	8,  // 20: k3m.plugin.v1.Plugin.ValidateConfig:input_type -> k3m.plugin.v1.ValidateConfigRequest
+	11, // 21: k3m.plugin.v1.Plugin.Run:input_type -> k3m.plugin.v1.RunRequest
+	25, // 22: k3m.plugin.v1.Plugin.Stop:input_type -> k3m.plugin.v1.StopRequest
+	23, // 23: k3m.plugin.v1.Plugin.Metrics:input_type -> k3m.plugin.v1.MetricsRequest
+	27, // 24: k3m.plugin.v1.Plugin.Cleanup:input_type -> k3m.plugin.v1.CleanupRequest
+	1,  // 25: k3m.plugin.v1.Plugin.Info:output_type -> k3m.plugin.v1.InfoResponse
+	9,  // 26: k3m.plugin.v1.Plugin.ValidateConfig:output_type -> k3m.plugin.v1.ValidateConfigResponse
+	14, // 27: k3m.plugin.v1.Plugin.Run:output_type -> k3m.plugin.v1.Report
+	26, // 28: k3m.plugin.v1.Plugin.Stop:output_type -> k3m.plugin.v1.StopResponse
+	24, // 29: k3m.plugin.v1.Plugin.Metrics:output_type -> k3m.plugin.v1.MetricsResponse
+	28, // 30: k3m.plugin.v1.Plugin.Cleanup:output_type -> k3m.plugin.v1.CleanupResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_pluginv1_plugin_proto_init() }
@@ -1997,12 +2165,13 @@ func file_pluginv1_plugin_proto_init() {
 	if File_pluginv1_plugin_proto != nil {
 		return
 	}
-	file_pluginv1_plugin_proto_msgTypes[13].OneofWrappers = []any{
+	file_pluginv1_plugin_proto_msgTypes[14].OneofWrappers = []any{
 		(*Report_Ready)(nil),
 		(*Report_Degraded)(nil),
 		(*Report_RuntimeReady)(nil),
 		(*Report_NetworkReady)(nil),
 		(*Report_Serving)(nil),
+		(*Report_Owning)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2010,7 +2179,7 @@ func file_pluginv1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pluginv1_plugin_proto_rawDesc), len(file_pluginv1_plugin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
