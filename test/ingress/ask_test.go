@@ -39,13 +39,16 @@ func (s *scene) become(asks ...ask) {
 	client := &http.Client{Transport: s.web, Timeout: 5 * time.Second, CheckRedirect: noRedirects}
 	var wrong []error
 	err := keepTrying(within(s.T, patience), func(ctx context.Context) error {
-		wrong = nil
+		var now []error
 		for _, a := range asks {
 			if err := a.try(ctx, client); err != nil {
-				wrong = append(wrong, fmt.Errorf("%s: %w", a, err))
+				now = append(now, fmt.Errorf("%s: %w", a, err))
 			}
 		}
-		return errors.Join(wrong...)
+		if ctx.Err() == nil || wrong == nil { // not a round that was cut short
+			wrong = now
+		}
+		return errors.Join(now...)
 	})
 	for _, w := range wrong {
 		if err != nil {

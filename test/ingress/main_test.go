@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/k3m-io/k3m/test/harness"
 	"github.com/k3m-io/k3m/test/images"
 )
@@ -20,6 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int) {
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // the tests make what the API server warns of
 	var err error
 	if lab, err = harness.Open(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
