@@ -42,6 +42,7 @@ build: deps dist/k3m ## Build dist/k3m, the one-file distribution
 
 test: build ## Install what is missing, build, and run every test (as root)
 	@test "$$(id -u)" = 0 || { echo "make test: the end-to-end tests make network namespaces; run it as root: sudo make test" >&2; exit 1; }
+	@sh .ci/packages test
 	$(MAKE) --no-print-directory unit e2e
 
 unit: export K3M_TEST_BIN_DIR := $(CURDIR)/$(BUNDLE)/bin

@@ -35,7 +35,7 @@ var controllers = []controller{
 	{
 		name: "traefik", service: "traefik", crds: "traefik.io", ports: [2]int{8000, 8443},
 		config: []string{"allowExternalNameServices: true"},
-		grpc: annotation{onService: true, key: "traefik.ingress.kubernetes.io/service.serversscheme", value: "h2c"},
+		grpc:   annotation{onService: true, key: "traefik.ingress.kubernetes.io/service.serversscheme", value: "h2c"},
 	},
 	{
 		name: "nginx", service: "ingress-nginx-controller", serving: "nginx: master", child: "nginx: ", ports: [2]int{8081, 8444},
