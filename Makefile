@@ -27,7 +27,7 @@ BUILD    := dist/build
 BUNDLE   := $(BUILD)/bundle
 RUNTIME  := plugins/runtime/containerd
 CNI      := plugins/cni/flannel
-MODULES  := sdk docs/examples/addon.whoami
+MODULES  := sdk plugins/ingress/kit docs/examples/addon.whoami
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test unit e2e bench conformance lint generate verify deps clean FORCE

@@ -26,6 +26,7 @@ require (
 	github.com/google/go-containerregistry v0.22.1
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/go-plugin v1.8.0
+	github.com/k3m-io/k3m/plugins/ingress/kit v0.0.0
 	github.com/k3m-io/k3m/sdk v0.0.0
 	github.com/k3s-io/kine v0.17.5
 	github.com/klauspost/compress v1.20.3
@@ -316,6 +317,8 @@ require (
 )
 
 replace github.com/k3m-io/k3m/sdk => ./sdk
+
+replace github.com/k3m-io/k3m/plugins/ingress/kit => ./plugins/ingress/kit
 
 // k8s.io/kubernetes asks for its staging repositories by path; these are the
 // published twins of the same release.
