@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/k3m-io/k3m/plugins/ingress/kit"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -88,23 +86,8 @@ func (*plugin) Info() sdk.Info {
 // WriteMetrics implements sdk.MetricsWriter.
 func (p *plugin) WriteMetrics(ctx context.Context, w io.Writer) error { return p.metrics.write(ctx, w) }
 
-// host is what the component needs of an *sdk.Host.
-type host interface {
-	Logger() hclog.Logger
-	Facts() sdk.Facts
-	Kubeconfig() string
-	StateDir() string
-	Config() json.RawMessage
-	Own(objects ...json.RawMessage)
-	Serve(endpoints ...sdk.Endpoint)
-	Ready()
-	Degraded(reason string)
-}
-
 // Run implements sdk.Plugin.
-func (p *plugin) Run(ctx context.Context, h *sdk.Host) error { return p.run(ctx, h) }
-
-func (p *plugin) run(ctx context.Context, host host) error {
+func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	cfg, problems := parseConfig(host.Config())
 	if len(problems) > 0 {
 		return fmt.Errorf("configuration of %s: %s", id, problemText(problems))

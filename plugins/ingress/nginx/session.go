@@ -34,7 +34,7 @@ const dnsPort = 53
 type session struct {
 	cfg       config
 	facts     sdk.Facts
-	host      host
+	host      *sdk.Host
 	exposure  kit.Exposure
 	watches   *watches
 	published *kit.Published
