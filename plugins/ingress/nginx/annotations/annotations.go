@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/conf"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
 	"github.com/k3m-io/k3m/sdk/nearest"
 )
@@ -188,11 +189,20 @@ func (p *parser) snippet(name, text string) {
 		p.out.Denied = name
 	case len(text) > maxSnippet:
 		p.deny(name, fmt.Errorf("%d bytes, want %d at most", len(text), maxSnippet))
+	case snippetError(text) != nil:
+		p.deny(name, snippetError(text))
 	case name == "server-snippet":
 		p.out.ServerSnippet = text
 	default:
 		p.out.Policy.Snippet = text
 	}
+}
+
+// snippetError says what is wrong with a piece of configuration as far as words and blocks
+// go; nginx knows the directives.
+func snippetError(text string) error {
+	_, err := conf.Parse(text)
+	return err
 }
 
 func didYouMean(name string) string {

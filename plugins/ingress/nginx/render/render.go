@@ -1,9 +1,15 @@
 // Package render writes nginx's configuration. It is the one place that makes text of
-// nginx's language; every value from outside goes through quote or a printer of numbers.
+// nginx's language; every value from outside becomes a token in quote.go first.
 package render
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -14,25 +20,29 @@ import (
 // Env is where and how nginx runs. It is the controller's, and trusted.
 type Env struct {
 	// Dir is the absolute path of the folder that holds the files; the configuration names
-	// them by it. It has no spaces.
+	// them by it. Workers of an older configuration read its password files until they end.
 	Dir string
 	// RunDir is the absolute path of a folder that nginx may write: its pid file is
 	// RunDir/nginx.pid, temporary files are below.
 	RunDir string
 	// HTTP and HTTPS are the listeners' addresses.
 	HTTP, HTTPS []netip.AddrPort
-	// HTTPSPort is the port by which clients reach HTTPS, for redirects.
-	HTTPSPort uint16
-	// Status is a unix socket's path or an address on loopback, for stub_status (/status),
-	// /healthz and /generation.
+	// HTTPPort and HTTPSPort are the ports by which clients reach the listeners, for
+	// redirects and X-Forwarded-Port; 0 is 80 and 443.
+	HTTPPort, HTTPSPort uint16
+	// Status is a unix socket's path or an address on loopback, for /status (stub_status),
+	// /healthz and /generation; empty for none.
 	Status string
 	// Generation is what /generation answers, to tell old workers from new ones: up to 64
 	// letters and digits.
 	Generation string
-	// Resolver are the cluster's DNS servers.
+	// Resolver are the cluster's DNS servers. Without any, names that a Service or an
+	// annotation gives are not found.
 	Resolver []netip.AddrPort
 	// AccessLog and ErrorLog are files, or "stderr" (error log), or "" for none.
 	AccessLog, ErrorLog string
+	// MaxFiles is the limit of open files that nginx may raise its own to; 0 leaves it.
+	MaxFiles uint64
 	// Nginx is what the executable can do; see ParseVersion.
 	Nginx Nginx
 	// Foreground says "daemon off".
@@ -63,14 +73,102 @@ type owner struct {
 	ingress types.NamespacedName
 }
 
-// Render writes cfg and the global settings. Its only errors are Env's, and those of an
-// executable that lacks what is always needed.
+// renderer is one rendering at work.
+type renderer struct {
+	cfg   *model.Config
+	set   *settings.Settings
+	env   Env
+	vars  variables
+	files map[string]File
+	// bodies remember what policies write, which their locations share.
+	bodies map[*model.Policy]*policyText
+	byName map[string]*model.Upstream
+	// counters are the names of cfg.Limits.
+	counters map[string]bool
+}
+
+// Render writes cfg and the global settings; the same ones make the same bytes. Its only
+// errors are Env's, and a default certificate that is missing.
 func Render(cfg *model.Config, set *settings.Settings, env Env) (*Output, error) {
-	return nil, nil
+	if env.HTTPPort == 0 {
+		env.HTTPPort = 80
+	}
+	if env.HTTPSPort == 0 {
+		env.HTTPSPort = 443
+	}
+	r := &renderer{cfg: cfg, set: set, env: env, vars: variables{}, files: map[string]File{}, bodies: map[*model.Policy]*policyText{},
+		byName: make(map[string]*model.Upstream, len(cfg.Upstreams)), counters: make(map[string]bool, len(cfg.Limits))}
+	for _, limit := range cfg.Limits {
+		r.counters[limit.Name] = true
+	}
+	for _, up := range cfg.Upstreams {
+		r.byName[up.Name] = up
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	servers := &writer{depth: 1}
+	for i, s := range cfg.Servers {
+		r.server(servers, s, i == 0)
+	}
+	servers.own(types.NamespacedName{})
+	w := &writer{}
+	r.main(w)
+	w.open("http")
+	r.http(w)
+	r.limits(w)
+	r.vars.write(w)
+	r.upstreams(w)
+	r.status(w)
+	w.add(servers)
+	w.close()
+	r.files[Conf] = File{Path: Conf, Data: w.buf.Bytes()}
+	out := &Output{owners: w.owners}
+	for _, file := range r.files {
+		out.Files = append(out.Files, file)
+	}
+	slices.SortFunc(out.Files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+var (
+	safePath   = regexp.MustCompile(`^/[A-Za-z0-9/._+@-]*$`)
+	generation = regexp.MustCompile(`^[A-Za-z0-9]{0,64}$`)
+)
+
+// check refuses an environment that can't be written.
+func (r *renderer) check() error {
+	for what, path := range map[string]string{"Dir": r.env.Dir, "RunDir": r.env.RunDir} {
+		if !safePath.MatchString(path) {
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+		}
+	}
+	for what, path := range map[string]string{"AccessLog": r.env.AccessLog, "ErrorLog": r.env.ErrorLog, "Status": r.env.Status} {
+		if _, err := netip.ParseAddrPort(path); err == nil && what == "Status" {
+			continue
+		}
+		if path != "" && path != "stderr" && !safePath.MatchString(path) {
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+		}
+	}
+	switch {
+	case !generation.MatchString(r.env.Generation):
+		return fmt.Errorf("render: the generation %q is not up to 64 letters and digits", r.env.Generation)
+	case len(r.cfg.Servers) == 0:
+		return errors.New("render: no server, want the default one at least")
+	case len(r.env.HTTPS) > 0 && r.cfg.Certificate == nil:
+		return errors.New("render: no default certificate for HTTPS")
+	}
+	return nil
 }
 
 // Owner is the Ingress that made a line of the configuration, as nginx's "in
 // …/nginx.conf:LINE" counts; ok is false for a line that is nobody's.
 func (o *Output) Owner(line int) (ingress types.NamespacedName, ok bool) {
-	return types.NamespacedName{}, false
+	at := sort.Search(len(o.owners), func(i int) bool { return o.owners[i].line > line }) - 1
+	if at < 0 {
+		return types.NamespacedName{}, false
+	}
+	found := o.owners[at].ingress
+	return found, found != types.NamespacedName{}
 }

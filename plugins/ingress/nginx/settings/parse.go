@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/conf"
 	"github.com/k3m-io/k3m/sdk/nearest"
 )
 
@@ -38,6 +39,10 @@ func Parse(snippets bool, data ...map[string]string) (*Settings, []Problem) {
 		case snippetKeys[key] != nil:
 			if len(text) > maxSnippet {
 				problem(key, "%d bytes, want %d at most; the snippet is left out", len(text), maxSnippet)
+				continue
+			}
+			if _, err := conf.Parse(text); err != nil {
+				problem(key, "%v; the snippet is left out", err)
 				continue
 			}
 			*snippetKeys[key](set) = text

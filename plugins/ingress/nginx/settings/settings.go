@@ -124,7 +124,7 @@ const defaultCiphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA25
 // Default are the values without any ConfigMap: ingress-nginx's.
 func Default() *Settings {
 	return &Settings{
-		WorkerConnections: 16384, ShutdownTimeout: 240 * time.Second, ErrorLevel: "notice", ReusePort: true,
+		WorkerConnections: 16384, ShutdownTimeout: 240 * time.Second, ErrorLevel: "notice",
 		AllowExternalName: true, MultiAccept: true, IgnoreBadHeaders: true,
 
 		KeepAlive: 75 * time.Second, KeepAliveRequests: 1000, BodyTimeout: time.Minute, HeaderTimeout: time.Minute,
