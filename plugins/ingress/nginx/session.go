@@ -148,7 +148,7 @@ func free(ctx context.Context, taken []netip.AddrPort) bool {
 // controller makes the session's controller.
 func (s *session) controller(nginx executable, open *sockets) (*controller, error) {
 	log := s.host.Logger()
-	runDir := filepath.Join(s.facts.Paths.RunDir, "nginx")
+	runDir := filepath.Join(s.host.StateDir(), "run") // the component has no other folder
 	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make nginx's folder: %w", err)
 	}
