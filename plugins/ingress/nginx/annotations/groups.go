@@ -37,7 +37,12 @@ func (p *parser) auth() {
 		word, err := value.OneOf(text, "auth-file", "auth-map")
 		return word == "auth-map", err
 	})
-	get(p, "auth-realm", &auth.Realm, value.Text)
+	get(p, "auth-realm", &auth.Realm, func(text string) (string, error) {
+		if strings.ContainsAny(text, `"\`) {
+			return "", fmt.Errorf("%s holds a quote or a backslash", value.Show(text))
+		}
+		return value.Text(text)
+	})
 	p.out.BasicAuth = &auth
 }
 

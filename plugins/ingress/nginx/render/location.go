@@ -52,6 +52,9 @@ func heads(loc *model.Location) []head {
 		return expression("~", `^`+literal)
 	case loc.Match == model.TextPrefix:
 		return []head{{key: path, tokens: []token{text(path)}}}
+	case len(path) > 1 && path[len(path)-1] == '/':
+		// As "= /path/", nginx would redirect /path to it, which may be another backend's.
+		return expression("~", `^`+literal+`\z`)
 	default:
 		return []head{{key: "=" + path, tokens: []token{"=", text(path)}}}
 	}

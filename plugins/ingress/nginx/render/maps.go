@@ -14,7 +14,7 @@ func (r *renderer) cookie(name string) token {
 	return r.vars.define("k3m_cookie_"+key, func(w *writer) {
 		w.open("map", "$http_cookie", "$k3m_cookie_"+token(key))
 		w.line("default", `""`)
-		w.line(text(`~(?:^|;\s*)`+regexp.QuoteMeta(name)+`=(?<k3m_value_`+key+`>[^;]+)`), "$k3m_value_"+token(key))
+		w.line(text(`~(?:^|;\s*)`+regexp.QuoteMeta(name)+`=(?<k3m_v_`+key+`>[^;]+)`), "$k3m_v_"+token(key))
 		w.close()
 	})
 }

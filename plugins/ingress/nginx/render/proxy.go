@@ -60,7 +60,6 @@ func (r *renderer) proxy(w *writer) {
 	for _, kind := range []token{"proxy", "grpc"} {
 		r.timeouts(w, kind, set.ConnectTimeout, set.SendTimeout, set.ReadTimeout)
 		r.next(w, kind, set.NextUpstream, &set.NextTries, &set.NextTimeout)
-		w.line(kind+"_buffer_size", number(set.BufferSize))
 		if set.PassServerHeader {
 			w.line(kind+"_pass_header", "Server")
 		}
@@ -68,6 +67,7 @@ func (r *renderer) proxy(w *writer) {
 			w.line(kind+"_hide_header", name)
 		}
 	}
+	w.line("grpc_buffer_size", number(set.BufferSize))
 	w.line("proxy_buffering", onOff(set.Buffering))
 	w.line("proxy_request_buffering", onOff(set.RequestBuffering))
 	buffers(w, set.BufferSize, set.Buffers, nil)
