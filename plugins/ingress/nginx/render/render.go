@@ -112,13 +112,17 @@ func Render(cfg *model.Config, set *settings.Settings, env Env) (*Output, error)
 		r.server(servers, s, i == 0)
 	}
 	servers.own(types.NamespacedName{})
+	// These define variables, which are written before them.
+	limits, upstreams := &writer{depth: 1}, &writer{depth: 1}
+	r.limits(limits)
+	r.upstreams(upstreams)
 	w := &writer{}
 	r.main(w)
 	w.open("http")
 	r.http(w)
-	r.limits(w)
 	r.vars.write(w)
-	r.upstreams(w)
+	w.add(limits)
+	w.add(upstreams)
 	r.status(w)
 	w.add(servers)
 	w.close()
