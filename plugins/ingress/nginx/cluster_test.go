@@ -75,14 +75,14 @@ func TestCluster(t *testing.T) {
 
 func (f *fixture) testServes(t *testing.T, c *component) {
 	c.wants("http://a.test/", http.StatusNotFound, "")
-	f.service(t, "a", 9001, "127.0.1.1")
-	backend(t, "127.0.1.1:9001", "a1")
+	f.service(t, "a", 9001, "10.42.1.1")
+	backend(f.t, "10.42.1.1:9001", "a1")
 	f.ingress(t, "a", "a.test", "a", nil)
 	c.wants("http://a.test/", http.StatusOK, "a1 127.0.0.1")
 	c.wants("http://b.test/", http.StatusNotFound, "")
 	f.endpoints(t, "a", 9001)
 	c.wants("http://a.test/", http.StatusServiceUnavailable, "")
-	f.endpoints(t, "a", 9001, "127.0.1.1")
+	f.endpoints(t, "a", 9001, "10.42.1.1")
 	c.wants("http://a.test/", http.StatusOK, "a1")
 	f.ingress(t, "other", "other.test", "a", func(i *networkingv1.Ingress) { other := "other"; i.Spec.IngressClassName = &other })
 	f.ingress(t, "unnamed", "unnamed.test", "a", func(i *networkingv1.Ingress) { i.Spec.IngressClassName = nil })
@@ -96,7 +96,7 @@ func (f *fixture) testServes(t *testing.T, c *component) {
 			t.Errorf("metrics lack %q:\n%s", want, metrics.String())
 		}
 	}
-	if !strings.Contains(c.log.String(), "unnamed.test") {
+	if !strings.Contains(c.log.String(), "access: 127.0.0.1 ") {
 		t.Error("the access log tells nothing of the request")
 	}
 }
@@ -108,7 +108,7 @@ func (f *fixture) testRollout(t *testing.T, c *component) {
 	// preStop hook gives.
 	var servers []*http.Server
 	serve := func(n int) string {
-		address := fmt.Sprintf("127.0.2.%d", n)
+		address := fmt.Sprintf("10.42.2.%d", n)
 		listener := netListen{}.listen(t, address+":9001")
 		s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, address) })}
 		go func() { _ = s.Serve(listener) }()
@@ -172,8 +172,8 @@ func (f *fixture) testRollout(t *testing.T, c *component) {
 }
 
 func (f *fixture) testRefused(t *testing.T, c *component) {
-	f.service(t, "good", 9001, "127.0.3.1")
-	backend(t, "127.0.3.1:9001", "good")
+	f.service(t, "good", 9001, "10.42.3.1")
+	backend(t, "10.42.3.1:9001", "good")
 	f.ingress(t, "bad", "bad.test", "good", func(i *networkingv1.Ingress) {
 		i.Annotations[annotationPrefix+"configuration-snippet"] = "no_such_directive on;"
 	})
@@ -210,8 +210,8 @@ func (f *fixture) event(t *testing.T, ingress, reason, contains string) {
 }
 
 func (f *fixture) testTLS(t *testing.T, c *component) {
-	f.service(t, "tls", 9001, "127.0.3.2")
-	backend(t, "127.0.3.2:9001", "tls")
+	f.service(t, "tls", 9001, "10.42.3.2")
+	backend(t, "10.42.3.2:9001", "tls")
 	f.ingress(t, "tls", "tls.test", "tls", func(i *networkingv1.Ingress) {
 		i.Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{"tls.test"}, SecretName: "tls"}}
 	})
@@ -245,8 +245,8 @@ func (f *fixture) testTLS(t *testing.T, c *component) {
 
 func (f *fixture) testDuplicate(t *testing.T, c *component) {
 	for _, name := range []string{"first", "second"} {
-		f.service(t, name, 9001, map[string]string{"first": "127.0.4.1", "second": "127.0.4.2"}[name])
-		backend(t, map[string]string{"first": "127.0.4.1:9001", "second": "127.0.4.2:9001"}[name], name)
+		f.service(t, name, 9001, map[string]string{"first": "10.42.4.1", "second": "10.42.4.2"}[name])
+		backend(t, map[string]string{"first": "10.42.4.1:9001", "second": "10.42.4.2:9001"}[name], name)
 		f.ingress(t, name, "twice.test", name, nil)
 	}
 	f.event(t, "second", kit.ReasonDuplicatePath, "default/first")
@@ -305,7 +305,8 @@ func (f *fixture) testSettings(t *testing.T, c *component) {
 	_, err := f.admin.CoreV1().ConfigMaps(kit.Namespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "ingress-nginx-controller"}, Data: map[string]string{"proxy-body-size": "8m"}}, metav1.CreateOptions{})
 	must(t, err)
-	within(t, func() bool { return post() == http.StatusOK }, func() string { return "the ConfigMap is not heeded" })
+	var got int
+	within(t, func() bool { got = post(); return got == http.StatusOK }, func() string { return fmt.Sprintf("a body of 2 MiB is answered %d", got) })
 }
 
 // testDeath kills nginx: no client is refused, and a new one answers.

@@ -199,5 +199,17 @@ func (c *controller) publish() {
 				{Port: int32(c.http), Protocol: corev1.ProtocolTCP}, {Port: int32(c.https), Protocol: corev1.ProtocolTCP}}})
 		}
 	}
-	c.statuses.Sync(kit.StatusInput{Mine: c.builder.mine, Left: c.builder.left, Addresses: addresses})
+	c.statuses.Sync(kit.StatusInput{Mine: c.newest(c.builder.mine), Left: c.newest(c.builder.left), Addresses: addresses})
+}
+
+// newest are Ingresses as they are now: a write of their status is no reason to look at the
+// rules anew.
+func (c *controller) newest(of []*networkingv1.Ingress) []*networkingv1.Ingress {
+	all := make([]*networkingv1.Ingress, 0, len(of))
+	for _, i := range of {
+		if now, ok := kit.Stored(c.watches.ingresses, nameOf(i)).(*networkingv1.Ingress); ok && now.UID == i.UID {
+			all = append(all, now)
+		}
+	}
+	return all
 }

@@ -244,17 +244,15 @@ func backend(t *testing.T, address, name string) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 	must(t, err)
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d, err := time.ParseDuration(r.URL.Query().Get("slow")); err == nil {
-			time.Sleep(d)
-		}
+		_, _ = io.Copy(io.Discard, r.Body)
 		fmt.Fprintf(w, "%s %s", name, r.Header.Get("X-Forwarded-For"))
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 }
 
-// service makes a Service whose endpoints are given, "127.0.1.1" or with a state:
-// "127.0.1.1 terminating".
+// service makes a Service whose endpoints are given, "10.42.1.1" or with a state:
+// "10.42.1.1 terminating".
 func (f *fixture) service(t *testing.T, name string, port int32, endpoints ...string) {
 	t.Helper()
 	_, err := f.admin.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name},

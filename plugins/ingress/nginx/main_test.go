@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -29,11 +31,7 @@ func TestMain(m *testing.M) {
 	case os.Getuid() != 0:
 		os.Exit(m.Run())
 	case os.Getenv(isolated) != "":
-		link, err := netlink.LinkByName("lo")
-		if err == nil {
-			err = netlink.LinkSetUp(link)
-		}
-		if err != nil {
+		if err := prepare(); err != nil {
 			fmt.Fprintln(os.Stderr, "isolate the tests:", err)
 			os.Exit(1)
 		}
@@ -52,6 +50,38 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "isolate the tests:", err)
 		os.Exit(1)
 	}
+}
+
+// prepare gives the namespace a loopback interface, and the default route without which
+// an API server finds no address of its own.
+func prepare() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	lan := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
+	address, err := netlink.ParseAddr("192.0.2.2/24")
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return netlink.LinkSetUp(lo) },
+		func() error { return netlink.LinkAdd(lan) },
+		func() error { return netlink.AddrAdd(lan, address) },
+		func() error { return netlink.LinkSetUp(lan) },
+		func() error {
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: lan.Index, Gw: net.IPv4(192, 0, 2, 1)})
+		},
+		func() error { // pods: an EndpointSlice takes no loopback addresses
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+				Scope: netlink.SCOPE_HOST, Dst: &net.IPNet{IP: net.IPv4(10, 42, 0, 0), Mask: net.CIDRMask(16, 32)}})
+		},
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // needNetwork skips a test that would listen on the machine's own addresses.

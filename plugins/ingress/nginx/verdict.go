@@ -31,6 +31,7 @@ func newVerdict(output string) *verdictError {
 		v.text = text
 		if found := place.FindStringSubmatch(text); found != nil {
 			v.line, _ = strconv.Atoi(found[1])
+			v.text = strings.Replace(text, found[0], "", 1) // the folder is another one each time
 		}
 		break
 	}

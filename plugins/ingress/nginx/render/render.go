@@ -136,7 +136,7 @@ func Render(cfg *model.Config, set *settings.Settings, env Env) (*Output, error)
 }
 
 var (
-	safePath   = regexp.MustCompile(`^/[A-Za-z0-9/._+@-]*$`)
+	safePath   = regexp.MustCompile(`^/[\pL\pN/._+@,=~ -]*$`)
 	generation = regexp.MustCompile(`^[A-Za-z0-9]{0,64}$`)
 )
 
@@ -144,7 +144,7 @@ var (
 func (r *renderer) check() error {
 	for what, path := range map[string]string{"Dir": r.env.Dir, "RunDir": r.env.RunDir} {
 		if !safePath.MatchString(path) {
-			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits, spaces and ._+@,=~-", what, path)
 		}
 	}
 	for what, path := range map[string]string{"AccessLog": r.env.AccessLog, "ErrorLog": r.env.ErrorLog, "Status": r.env.Status} {
@@ -152,7 +152,7 @@ func (r *renderer) check() error {
 			continue
 		}
 		if path != "" && path != "stderr" && !safePath.MatchString(path) {
-			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits and ._+@-", what, path)
+			return fmt.Errorf("render: %s %q is not an absolute path of letters, digits, spaces and ._+@,=~-", what, path)
 		}
 	}
 	switch {
