@@ -227,3 +227,18 @@ func optional[T any](read func(string) (T, error)) func(string) (*T, error) {
 
 // seconds is a cookie's age.
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// Names are the annotations that are read, sorted, without Prefix.
+func Names() []string {
+	names := slices.Collect(maps.Keys(single))
+	names = slices.AppendSeq(names, maps.Keys(grouped))
+	names = slices.AppendSeq(names, maps.Keys(snippetNames))
+	slices.Sort(names)
+	return names
+}
+
+// NotSupported are the annotations of ingress-nginx that are known and not read: closing
+// tells those that close the Ingress's paths.
+func NotSupported() (closing, ignored []string) {
+	return slices.Sorted(maps.Keys(guarding)), slices.Sorted(maps.Keys(unsupported))
+}

@@ -67,7 +67,7 @@ func (r *renderer) sizes(w *writer) {
 		}
 	}
 	w.line("server_names_hash_max_size", number(power(1024, 2*names)))
-	w.line("server_names_hash_bucket_size", number(power(128, longest+32)))
+	w.line("server_names_hash_bucket_size", number(power(256, 2*longest+64)))
 	w.line("variables_hash_max_size", number(power(4096, 4*len(r.vars))))
 	w.line("variables_hash_bucket_size", "256")
 	w.line("map_hash_max_size", "4096")

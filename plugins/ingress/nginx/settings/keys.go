@@ -39,15 +39,6 @@ func word(field func(*Settings) *string, words ...string) reader {
 	return reading(field, func(text string) (string, error) { return value.OneOf(text, words...) })
 }
 
-func pattern(field func(*Settings) *string, grammar *regexp.Regexp, what string) reader {
-	return reading(field, func(text string) (string, error) {
-		if text = strings.TrimSpace(text); len(text) > value.MaxText || !grammar.MatchString(text) {
-			return "", fmt.Errorf("%s is not %s", value.Show(text), what)
-		}
-		return text, nil
-	})
-}
-
 // words reads a list with spaces or commas, each item by the grammar.
 func words(field func(*Settings) *[]string, grammar *regexp.Regexp, what string) reader {
 	return reading(field, func(text string) ([]string, error) {
@@ -76,8 +67,6 @@ func reading[T any](field func(*Settings) *T, read func(string) (T, error)) read
 }
 
 var (
-	ciphers  = regexp.MustCompile(`^[A-Za-z0-9:+!@=_.-]+$`)
-	curves   = regexp.MustCompile(`^[A-Za-z0-9:_-]+$`)
 	protocol = regexp.MustCompile(`^TLSv1(\.[123])?$`)
 	mimeType = regexp.MustCompile(`^(\*|[a-z0-9.+-]+/[a-z0-9.+*-]+)$`)
 	urlPath  = regexp.MustCompile(`^/[A-Za-z0-9/._~%-]*$`)
@@ -91,13 +80,6 @@ func NextUpstream(text string) ([]string, error) {
 	var s Settings
 	err := words(func(s *Settings) *[]string { return &s.NextUpstream }, nextCase, "a case of proxy_next_upstream")(&s, text)
 	return s.NextUpstream, err
-}
-
-// Ciphers reads OpenSSL's list of ciphers.
-func Ciphers(text string) (string, error) {
-	var s Settings
-	err := pattern(func(s *Settings) *string { return &s.SSLCiphers }, ciphers, "a list of ciphers")(&s, text)
-	return s.SSLCiphers, err
 }
 
 // workers reads a number, or auto.

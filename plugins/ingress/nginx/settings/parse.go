@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,19 +53,7 @@ func Parse(snippets bool, data ...map[string]string) (*Settings, []Problem) {
 			problem(key, "unknown key%s", didYouMean(key))
 		}
 	}
-	if err := set.check(); err != nil {
-		problem("proxy-buffer-size", "%v", err)
-	}
 	return set, problems
-}
-
-// check mends what single values can't say.
-func (s *Settings) check() error {
-	if s.UseForwarded && s.ProxyProtocol {
-		s.UseForwarded = false
-		return errors.New("use-forwarded-headers and use-proxy-protocol can't both name the client; the latter is used")
-	}
-	return nil
 }
 
 // didYouMean ends a sentence about an unknown key.
@@ -126,4 +113,20 @@ var without = map[string]string{
 	"bind-address":                     "the component chooses its own addresses; see hostPorts",
 	"disable-ipv6":                     "the listeners follow the cluster's addresses",
 	"disable-ipv6-dns":                 "names are looked up by the cluster's DNS",
+}
+
+// Keys are the ConfigMap's keys that are read, sorted.
+func Keys() []string {
+	names := slices.Collect(maps.Keys(keys))
+	names = slices.AppendSeq(names, maps.Keys(snippetKeys))
+	slices.Sort(names)
+	return names
+}
+
+// NotSupported are keys of ingress-nginx that are known and not read.
+func NotSupported() []string {
+	names := slices.Collect(maps.Keys(computed))
+	names = slices.AppendSeq(names, maps.Keys(without))
+	slices.Sort(names)
+	return names
 }

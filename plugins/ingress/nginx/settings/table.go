@@ -41,9 +41,9 @@ var keys = map[string]reader{
 	"proxy-real-ip-cidr":            prefixes(func(s *Settings) *[]netip.Prefix { return &s.TrustedProxies }),
 
 	"ssl-protocols":             words(func(s *Settings) *[]string { return &s.SSLProtocols }, protocol, "one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3"),
-	"ssl-ciphers":               pattern(func(s *Settings) *string { return &s.SSLCiphers }, ciphers, "a list of ciphers"),
+	"ssl-ciphers":               reading(func(s *Settings) *string { return &s.SSLCiphers }, Ciphers),
 	"ssl-prefer-server-ciphers": boolean(func(s *Settings) *bool { return &s.SSLPreferServerCiphers }),
-	"ssl-ecdh-curve":            pattern(func(s *Settings) *string { return &s.SSLCurve }, curves, "a list of curves"),
+	"ssl-ecdh-curve":            reading(func(s *Settings) *string { return &s.SSLCurve }, curves),
 	"ssl-session-cache":         boolean(func(s *Settings) *bool { return &s.SSLSessionCache }),
 	"ssl-session-cache-size":    sessionCache,
 	"ssl-session-timeout":       duration(func(s *Settings) *time.Duration { return &s.SSLSessionTimeout }),
