@@ -27,7 +27,8 @@ BUILD    := dist/build
 BUNDLE   := $(BUILD)/bundle
 RUNTIME  := plugins/runtime/containerd
 CNI      := plugins/cni/flannel
-MODULES  := sdk plugins/ingress/kit docs/examples/addon.whoami
+TRAEFIK  := plugins/ingress/traefik
+MODULES  := sdk plugins/ingress/kit docs/examples/addon.whoami $(TRAEFIK)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test unit e2e bench conformance lint generate verify deps clean FORCE
@@ -91,6 +92,7 @@ $(BUILD)/built: FORCE
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m ./cmd/k3m $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS) $(CONTAINERD)' -o $(BUNDLE)/bin/k3m-plugins ./cmd/k3m-plugins $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m-metrics-server ./cmd/k3m-metrics-server $(quietly)
+	@cd $(TRAEFIK) && $(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/bin/k3m-traefik ./cmd/k3m-traefik 2>$(CURDIR)/$(BUILD)/log || { cat $(CURDIR)/$(BUILD)/log >&2; exit 1; }
 	@CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(BUNDLE)/bin/k3m-launch ./cmd/k3m-launch
 	@CGO_ENABLED=0 $(GO) build -tags=$(TAGS),no_grpc -ldflags='-s -w $(CONTAINERD)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static -X main.version='$$($(GO) list -m -f '{{.Version}}' github.com/opencontainers/runc | cut -c2-) -o $(CURDIR)/$(BUNDLE)/bin/runc github.com/opencontainers/runc
