@@ -203,7 +203,7 @@ func (c *controller) translate() (result kit.AuditResult, conf *dynamic.Configur
 	if namespace, name := secretName(c.cfg.DefaultCertificate); name != "" {
 		wanted[types.NamespacedName{Namespace: namespace, Name: name}] = true
 	}
-	if err := c.cluster.secrets.Want(wanted); err != nil {
+	if err := c.cluster.secrets.Want(wanted, secretsPatience); err != nil {
 		c.host.Logger().Error("watch the secrets of Ingresses", "err", err)
 	}
 	result = c.auditor.Run(kit.AuditInput{Ingresses: mine, Service: c.cluster.service, Secret: c.cluster.secrets.Secret, Now: time.Now()})
@@ -276,3 +276,7 @@ func (c *controller) hostAddresses() []networkingv1.IngressLoadBalancerIngress {
 	}
 	return slices.Clip(all)
 }
+
+// secretsPatience bounds how long an audit waits for secrets that it has not read yet; one that
+// comes later makes another audit.
+const secretsPatience = 5 * time.Second
