@@ -126,7 +126,7 @@ func noEndpoints(s *scene, _ controller) {
 func noService(s *scene, _ controller) {
 	s.ingresses(simple("no-service", rule("none.example", "Prefix", "/", "none"), rule("none.example", "Prefix", "/full", "a")))
 	s.become(ask{url: "http://none.example/", status: 503}, ask{url: "http://none.example/full", backend: "a"})
-	s.warned("Ingress", "no-service", "BackendMissing", s.ns+"/none")
+	s.warned("Ingress", "no-service", s.ns+"/none")
 	s.apply("apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {selector: {app: echo}, ports: [{port: 80, targetPort: 8082}]}\n")
 	s.Cleanup(func() {
 		if err := s.client.CoreV1().Services(s.ns).Delete(context.Background(), "none", metav1.DeleteOptions{}); err != nil {

@@ -108,7 +108,6 @@ func defaultBackend(s *scene, _ controller) {
 		s.become(
 			ask{url: "http://both.example/a", backend: "a"},
 			ask{url: "http://both.example/b", backend: "c"},
-			ask{url: "http://another.example/b", backend: "c"},
 		)
 	})
 	s.become(ask{url: "http://nobody-at-all.example/", status: 404}, ask{url: "http://both.example/b", status: 404})

@@ -39,14 +39,20 @@ func leavesNothing(s *scene, c controller) {
 	}
 }
 
+// podGateway is the address at which the controllers listen.
+const podGateway = "10.42.0.1"
+
 // nothingLeft waits until a controller has left no object, process, listener or rule.
 func (s *scene) nothingLeft(c controller) {
 	s.Helper()
 	eventually(s.T, "nothing is left of "+c.id(), func(ctx context.Context) error {
 		var left []error
 		found := func(what string, n int, err error) {
-			if err != nil || n > 0 {
-				left = append(left, fmt.Errorf("%s: %d (%w)", what, n, errors.Join(err)))
+			switch {
+			case err != nil:
+				left = append(left, fmt.Errorf("%s: %w", what, err))
+			case n > 0:
+				left = append(left, fmt.Errorf("%s: %d", what, n))
 			}
 		}
 		services, err := s.client.CoreV1().Services("kube-system").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + c.service})
@@ -69,7 +75,7 @@ func (s *scene) nothingLeft(c controller) {
 			return err
 		}
 		for _, port := range c.ports {
-			found(fmt.Sprintf("rules for port %d", port), strings.Count(rules, fmt.Sprintf(". tcp . %d", port)), nil)
+			found(fmt.Sprintf("rules for port %d", port), strings.Count(rules, fmt.Sprintf("%s . tcp . %d", podGateway, port)), nil)
 		}
 		return errors.Join(left...)
 	})
