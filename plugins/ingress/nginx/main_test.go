@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
@@ -28,28 +30,64 @@ func TestMain(m *testing.M) {
 	case len(os.Args) > 1 && os.Args[1] == id:
 		sdk.Serve(New())
 		os.Exit(0)
-	case os.Getuid() != 0:
-		os.Exit(m.Run())
 	case os.Getenv(isolated) != "":
 		if err := prepare(); err != nil {
 			fmt.Fprintln(os.Stderr, "isolate the tests:", err)
 			os.Exit(1)
 		}
 		os.Exit(m.Run())
+	case os.Getuid() != 0:
+		os.Exit(m.Run())
+	}
+	os.Exit(isolate())
+}
+
+// user is nobody's: the component has one of its own, and nginx behaves differently as root.
+const user = 64123
+
+// isolate runs the tests in a network namespace, as a user with the capabilities to make
+// its interfaces and to bind low ports.
+func isolate() int {
+	fail := func(err error) int { fmt.Fprintln(os.Stderr, "isolate the tests:", err); return 1 }
+	// go test's own folder is root's alone.
+	dir, err := os.MkdirTemp("", "k3m-nginx")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(dir)
+	executable := filepath.Join(dir, "nginx.test")
+	if err := errors.Join(os.Chmod(dir, 0o755), copyFile("/proc/self/exe", executable)); err != nil { //nolint:gosec // others execute it
+		return fail(err)
 	}
 	runtime.LockOSThread() // the parent of Pdeathsig is a thread
-	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
+	cmd := exec.CommandContext(context.Background(), executable, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), isolated+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
+		Credential:  &syscall.Credential{Uid: user, Gid: user},
+		AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE}}
 	var exit *exec.ExitError
 	if err := cmd.Run(); errors.As(err, &exit) {
-		os.Exit(exit.ExitCode())
+		return exit.ExitCode()
 	} else if err != nil {
-		fmt.Fprintln(os.Stderr, "isolate the tests:", err)
-		os.Exit(1)
+		return fail(err)
 	}
+	return 0
+}
+
+func copyFile(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	return errors.Join(err, target.Close())
 }
 
 // prepare gives the namespace a loopback interface, and the default route without which
