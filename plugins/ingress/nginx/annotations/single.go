@@ -74,6 +74,8 @@ var single = map[string]annotation{
 	"service-upstream":          taking(func(a *Annotations) **bool { return &a.ServiceUp }, optional(value.Bool)),
 	"upstream-hash-by":          taking(func(a *Annotations) *string { return &a.HashBy }, hashBy),
 	"upstream-vhost":            taking(func(a *Annotations) *string { return &a.Policy.UpstreamHost }, upstreamHost),
+	"proxy-ssl-server-name":     taking(func(a *Annotations) *bool { return &a.Policy.SendName }, value.Bool),
+	"proxy-ssl-name":            taking(func(a *Annotations) *string { return &a.Policy.BackendName }, value.Host),
 	"x-forwarded-prefix":        taking(func(a *Annotations) *string { return &a.Policy.ForwardedPrefix }, value.CookiePath),
 	"connection-proxy-header":   taking(func(a *Annotations) *string { return &a.Policy.ConnectionHeader }, connection),
 	"ssl-ciphers":               taking(func(a *Annotations) *string { return &a.Ciphers }, settings.Ciphers),

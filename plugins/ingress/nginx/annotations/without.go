@@ -69,8 +69,6 @@ var unsupported = map[string]string{
 	"ssl-passthrough":                          "TLS ends here; use a Service of type LoadBalancer",
 	"fastcgi-index":                            "the backend protocol FCGI is not supported",
 	"fastcgi-params-configmap":                 "the backend protocol FCGI is not supported",
-	"proxy-ssl-name":                           "certificates of backends are not checked",
-	"proxy-ssl-server-name":                    "the backend is not told which host is meant",
 	"proxy-ssl-ciphers":                        "OpenSSL's own are used towards backends",
 	"proxy-ssl-protocols":                      "OpenSSL's own are used towards backends",
 	"proxy-ssl-verify-depth":                   "certificates of backends are not checked",

@@ -6,6 +6,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Directive is one directive with its words, and those of its block.
@@ -49,8 +50,10 @@ func (l *lexer) block(depth int) ([]Directive, error) {
 	for {
 		word, quoted, err := l.word()
 		switch {
-		case errors.Is(err, errEnd) && depth == 0 && len(words) == 0:
+		case errors.Is(err, io.EOF) && depth == 0 && len(words) == 0:
 			return block, nil
+		case errors.Is(err, io.EOF):
+			return nil, errEnd
 		case err != nil:
 			return nil, err
 		case quoted || word != ";" && word != "{" && word != "}":
@@ -75,11 +78,11 @@ func (l *lexer) block(depth int) ([]Directive, error) {
 	}
 }
 
-// word reads the next word, or one of ; { }, which quoted tells from the same in quotes.
+// word reads the next word (io.EOF without one), or one of ; { }, which quoted tells from the same in quotes.
 func (l *lexer) word() (word string, quoted bool, err error) {
 	l.space()
 	if l.at == len(l.text) {
-		return "", false, errEnd
+		return "", false, io.EOF
 	}
 	switch c := l.text[l.at]; c {
 	case ';', '{', '}':

@@ -15,6 +15,10 @@ type Policy struct {
 	Redirect *Redirect
 	// UpstreamHost is the Host header that the backend sees; empty for the client's.
 	UpstreamHost string
+	// SendName tells an HTTPS or GRPCS backend which host is meant (SNI): BackendName, or the
+	// upstream's.
+	SendName    bool
+	BackendName string
 	// ForwardedPrefix is sent as X-Forwarded-Prefix; empty for none.
 	ForwardedPrefix string
 	// ConnectionHeader replaces the Connection header; empty for the usual one.

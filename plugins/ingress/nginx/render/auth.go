@@ -169,3 +169,17 @@ func (r *renderer) backendHeaders(w *writer, loc *model.Location) {
 	}
 	w.headers(kind+"_set_header", pairs)
 }
+
+// backendName tells a backend that speaks TLS which host is meant. Hosts elsewhere mostly want to
+// know.
+func (r *renderer) backendName(w *writer, loc *model.Location) {
+	p := loc.Policy
+	if p.Protocol != model.HTTPS && p.Protocol != model.GRPCS || !p.SendName && loc.Backend.External == "" {
+		return
+	}
+	kind := directive(p.Protocol)
+	w.line(kind+"_ssl_server_name", "on")
+	if p.BackendName != "" {
+		w.line(kind+"_ssl_name", quote(p.BackendName))
+	}
+}

@@ -22,7 +22,6 @@ func (r *renderer) common() {
 	} else {
 		r.mapped("k3m_scheme", `""`, scheme)
 		r.mapped("k3m_host", `""`, host)
-		r.mapped("k3m_port", `""`, "$k3m_own_port")
 	}
 	r.mapped("k3m_own_port", port, number(r.env.HTTPPort), "https", number(r.env.HTTPSPort))
 	r.mapped("k3m_to_https", "$k3m_scheme", "1", "https", `""`)
@@ -42,6 +41,9 @@ func (r *renderer) common() {
 			text += "; preload"
 		}
 		r.mapped("k3m_hsts", "$k3m_scheme", `""`, "https", quote(text))
+	}
+	if r.set.AppendForwardedFor {
+		r.mapped("k3m_forwarded_for", "$http_x_forwarded_for", `"${http_x_forwarded_for}, ${realip_remote_addr}"`, `""`, "$realip_remote_addr")
 	}
 	r.escaped()
 }

@@ -96,6 +96,7 @@ func (r *renderer) body(w *writer, s *serverState, loc *model.Location) {
 	w.buf.WriteString(policy.text)
 	w.lines += policy.lines
 	r.backendHeaders(w, loc)
+	r.backendName(w, loc)
 	w.line(directive(loc.Policy.Protocol)+"_pass", scheme(loc.Policy.Protocol)+target)
 	w.snippet(r.set.LocationSnippet)
 	w.snippet(loc.Policy.Snippet)

@@ -16,16 +16,20 @@ type pair struct{ name, value token }
 func (r *renderer) forwarded(grpc bool) []pair {
 	forwardedFor := token("$remote_addr")
 	if r.set.AppendForwardedFor {
-		forwardedFor = "$proxy_add_x_forwarded_for"
+		forwardedFor = "$k3m_forwarded_for"
 	}
 	original, ok := header("http_", r.set.ForwardedForHeader)
 	if !ok {
 		original = "$http_x_forwarded_for"
 	}
+	host, scheme, port := token("$http_host"), token("$scheme"), token("$k3m_own_port")
+	if r.set.UseForwarded {
+		host, scheme, port = "$k3m_host", "$k3m_scheme", "$k3m_port"
+	}
 	pairs := []pair{
-		{"Host", "$k3m_host"}, {"X-Request-ID", "$k3m_request_id"}, {"X-Real-IP", "$remote_addr"}, {"X-Forwarded-For", forwardedFor},
-		{"X-Forwarded-Host", "$k3m_host"}, {"X-Forwarded-Port", "$k3m_port"}, {"X-Forwarded-Proto", "$k3m_scheme"},
-		{"X-Forwarded-Scheme", "$k3m_scheme"}, {"X-Scheme", "$k3m_scheme"}, {"X-Original-Forwarded-For", original}, {"Proxy", `""`},
+		{"Host", host}, {"X-Request-ID", "$k3m_request_id"}, {"X-Real-IP", "$remote_addr"}, {"X-Forwarded-For", forwardedFor},
+		{"X-Forwarded-Host", host}, {"X-Forwarded-Port", port}, {"X-Forwarded-Proto", scheme},
+		{"X-Forwarded-Scheme", scheme}, {"X-Scheme", scheme}, {"X-Original-Forwarded-For", original}, {"Proxy", `""`},
 	}
 	if !grpc {
 		pairs = append(pairs, pair{"Upgrade", "$http_upgrade"}, pair{"Connection", "$k3m_connection"})

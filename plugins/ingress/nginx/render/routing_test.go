@@ -233,11 +233,11 @@ func TestTLS(t *testing.T) {
 	s.backend("web")
 	s.tlsSecret("one", "one.example")
 	s.tlsSecret("star", "*.star.example")
-	for host, secret := range map[string]string{"one.example": "one", "x.star.example": "star", "missing.example": "missing"} {
+	for host, secret := range map[string]string{"one.example": "one", "x.star.example": "star", "*.star.example": "star", "missing.example": "missing"} {
 		s.ingress(host, nil, "^ "+host+"/ web").Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{host}, SecretName: secret}}
 	}
 	s.start()
-	for host, want := range map[string]string{"one.example": "one.example", "x.star.example": "*.star.example",
+	for host, want := range map[string]string{"one.example": "one.example", "x.star.example": "*.star.example", "y.star.example": "*.star.example", "z.y.star.example": "default.invalid",
 		"missing.example": "default.invalid", "other.example": "default.invalid"} {
 		got := s.get("https://" + host + "/")
 		if name := got.TLS.PeerCertificates[0].DNSNames[0]; name != want {
@@ -254,7 +254,9 @@ func TestTLS(t *testing.T) {
 
 func TestProtocols(t *testing.T) {
 	s := newSite(t)
-	secure := httptest.NewTLSServer(echo("secure"))
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Backend", "secure "+r.TLS.ServerName)
+	}))
 	t.Cleanup(secure.Close)
 	s.service("secure", netip.MustParseAddrPort(secure.Listener.Addr().String()))
 	s.service("grpc", serve(t, h2c.NewHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -264,10 +266,18 @@ func TestProtocols(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	}), &http2.Server{})))
 	s.ingress("secure", said{"backend-protocol": "HTTPS"}, "^ secure.example/ secure")
+	s.ingress("named", said{"backend-protocol": "HTTPS", "proxy-ssl-server-name": "on", "proxy-ssl-name": "inner.example"},
+		"^ named.example/ secure")
+	s.ingress("plain", nil, "^ plain.example/ secure")
 	s.ingress("grpc", said{"backend-protocol": "GRPC"}, "^ grpc.example/ grpc")
 	s.start()
-	if got := s.get("http://secure.example/").from(); got != "secure" {
-		t.Errorf("HTTPS: answered by %s", got)
+	// Connections to backends are kept, and never mixed up.
+	for range 5 {
+		for host, want := range map[string]string{"secure": "secure", "named": "secure inner.example", "plain": "400"} {
+			if got := s.get("http://" + host + ".example/").from(); strings.TrimSpace(got) != want {
+				t.Errorf("HTTPS: %s: answered by %q, want %q", host, got, want)
+			}
+		}
 	}
 	got := s.get("https://grpc.example/pkg.Service/Call", func(r *http.Request) {
 		r.Method, r.Body = http.MethodPost, io.NopCloser(strings.NewReader("payload"))

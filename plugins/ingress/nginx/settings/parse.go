@@ -106,6 +106,7 @@ var without = map[string]string{
 	"annotations-risk-level":           "annotations are checked one by one",
 	"allow-cross-namespace-resources":  "secrets are used in their own namespace alone",
 	"strict-validate-path-type":        "paths are checked always",
+	"proxy-protocol-header-timeout":    "client-header-timeout holds for it too",
 	"proxy-stream-timeout":             "TCP and UDP are not served",
 	"proxy-stream-responses":           "TCP and UDP are not served",
 	"global-rate-limit-memcached-host": "it needs Lua; use limit-rps",

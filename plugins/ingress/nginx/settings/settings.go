@@ -25,22 +25,21 @@ type Settings struct {
 	HideHeaders         []string
 
 	// The client's side.
-	KeepAlive           time.Duration
-	KeepAliveRequests   int
-	BodyTimeout         time.Duration
-	HeaderTimeout       time.Duration
-	HeaderBuffer        int64
-	LargeHeaders        int
-	LargeHeaderSize     int64
-	HTTP2               bool
-	HTTP2Streams        int
-	UseForwarded        bool
-	ForwardedForHeader  string
-	RealIP              bool
-	AppendForwardedFor  bool
-	ProxyProtocol       bool
-	ProxyProtocolHeader time.Duration
-	TrustedProxies      []netip.Prefix
+	KeepAlive          time.Duration
+	KeepAliveRequests  int
+	BodyTimeout        time.Duration
+	HeaderTimeout      time.Duration
+	HeaderBuffer       int64
+	LargeHeaders       int
+	LargeHeaderSize    int64
+	HTTP2              bool
+	HTTP2Streams       int
+	UseForwarded       bool
+	ForwardedForHeader string
+	RealIP             bool
+	AppendForwardedFor bool
+	ProxyProtocol      bool
+	TrustedProxies     []netip.Prefix
 
 	// TLS.
 	SSLProtocols           []string
@@ -129,8 +128,8 @@ func Default() *Settings {
 
 		KeepAlive: 75 * time.Second, KeepAliveRequests: 1000, BodyTimeout: time.Minute, HeaderTimeout: time.Minute,
 		HeaderBuffer: 1 << 10, LargeHeaders: 4, LargeHeaderSize: 8 << 10, HTTP2: true, HTTP2Streams: 128,
-		ForwardedForHeader: "X-Forwarded-For", ProxyProtocolHeader: 5 * time.Second,
-		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
+		ForwardedForHeader: "X-Forwarded-For",
+		TrustedProxies:     []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
 
 		SSLProtocols: []string{"TLSv1.2", "TLSv1.3"}, SSLCiphers: defaultCiphers, SSLPreferServerCiphers: true, SSLCurve: "auto",
 		SSLSessionCache: true, SSLSessionCacheSize: 10 << 20, SSLSessionTimeout: 10 * time.Minute, SSLBufferSize: 4 << 10,

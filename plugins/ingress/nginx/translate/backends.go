@@ -56,6 +56,7 @@ func (b *builder) resolve(namespace, name, port string, said *annotations.Annota
 		return model.Backend{}, fmt.Errorf("the Service %s/%s has no port %s", namespace, name, value.Show(port))
 	}
 	up := &model.Upstream{Name: fmt.Sprintf("%s.%s.%d", name, namespace, found.Port), Sticky: said.Sticky, HashBy: said.HashBy}
+	up.Name += spoken(&said.Policy)
 	whole := b.in.Settings.ServiceUpstream
 	if said.ServiceUp != nil {
 		whole = *said.ServiceUp
@@ -183,4 +184,18 @@ func slicePort(slice *discoveryv1.EndpointSlice, name string) uint16 {
 		}
 	}
 	return 0
+}
+
+// spoken tells upstreams apart by what is spoken to them: nginx keeps connections by the upstream
+// alone, and would speak HTTP on one that was opened for gRPC, or send one host's requests
+// on a connection that was opened for another.
+func spoken(p *model.Policy) string {
+	if p.Protocol == model.HTTP || p.Protocol == "" {
+		return ""
+	}
+	name := "." + strings.ToLower(string(p.Protocol))
+	if p.SendName && p.Protocol != model.GRPC {
+		name += "-" + id(p.BackendName)
+	}
+	return name
 }

@@ -58,8 +58,8 @@ func Duration(text string) (time.Duration, error) {
 	}
 	unit := map[string]time.Duration{"": time.Second, "ms": time.Millisecond, "s": time.Second, "m": time.Minute,
 		"h": time.Hour, "d": 24 * time.Hour}[found[2]]
-	if d := time.Duration(n) * unit; d <= 365*24*time.Hour {
-		return d, nil
+	if time.Duration(n) <= 365*24*time.Hour/unit {
+		return time.Duration(n) * unit, nil
 	}
 	return 0, fmt.Errorf("%s is longer than a year", Show(text))
 }
