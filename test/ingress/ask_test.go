@@ -39,6 +39,7 @@ func (s *scene) become(asks ...ask) {
 	client := &http.Client{Transport: s.web, Timeout: 5 * time.Second, CheckRedirect: noRedirects}
 	var wrong []error
 	err := keepTrying(within(s.T, patience), func(ctx context.Context) error {
+		s.web.CloseIdleConnections() // a connection stays with whom it was made to
 		var now []error
 		for _, a := range asks {
 			if err := a.try(ctx, client); err != nil {
