@@ -82,6 +82,7 @@ func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 	c := &Config{
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
 		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
+		PauseImage: DefaultPauseImage,
 	}
 	found := maps.Clone(l.strong)
 	_, named := found["config"]

@@ -31,6 +31,10 @@ type Published struct {
 	service *corev1.Service
 	slices  map[string][]string // nodes by slice
 	taken   *corev1.Event
+	// addressed says that the Service has an address of this node, since is when it got
+	// it at last: an Event of before tells of what is over.
+	addressed bool
+	since     time.Time
 }
 
 // PublishedState is a moment's state of a component's Service.
@@ -83,8 +87,21 @@ func (p *Published) onService(_, after any) {
 	service, _ := after.(*corev1.Service)
 	p.mu.Lock()
 	p.service = service
+	addressed := p.hasAddress(service)
+	if addressed && !p.addressed {
+		p.since = time.Now().Truncate(time.Second) // as Events have it
+	}
+	p.addressed = addressed
 	p.mu.Unlock()
 	p.changed()
+}
+
+// hasAddress tells whether a Service has an address of this node.
+func (p *Published) hasAddress(service *corev1.Service) bool {
+	return service != nil && slices.ContainsFunc(service.Status.LoadBalancer.Ingress, func(i corev1.LoadBalancerIngress) bool {
+		ip, err := netip.ParseAddr(i.IP)
+		return err == nil && slices.Contains(p.ips, ip)
+	})
 }
 
 func (p *Published) onSlice(before, after any) {
@@ -142,21 +159,17 @@ func (p *Published) State() PublishedState {
 	for _, port := range p.service.Spec.Ports {
 		s.NodePorts[port.Name] = port.NodePort
 	}
-	here := false
 	for _, i := range p.service.Status.LoadBalancer.Ingress {
 		address := networkingv1.IngressLoadBalancerIngress{IP: i.IP, Hostname: i.Hostname}
 		for _, port := range p.service.Spec.Ports {
 			address.Ports = append(address.Ports, networkingv1.IngressPortStatus{Port: port.Port, Protocol: port.Protocol})
 		}
 		s.Ingress = append(s.Ingress, address)
-		if ip, err := netip.ParseAddr(i.IP); err == nil && slices.Contains(p.ips, ip) {
-			here = true
-		}
 	}
 	// An Event of an earlier Service of this name tells nothing of this one, and an Event
-	// outlives what it tells of: a node that has its address has its port.
+	// outlives what it tells of: a node that has its address, or had it since, has its port.
 	balanced := p.service.Spec.Type == corev1.ServiceTypeLoadBalancer
-	if balanced && !here && p.taken != nil && p.taken.InvolvedObject.UID == p.service.UID {
+	if balanced && !p.addressed && p.taken != nil && p.taken.InvolvedObject.UID == p.service.UID && !said(p.taken).Before(p.since) {
 		if len(s.Ingress) == 0 || strings.Contains(p.taken.Message, " "+p.node+" (") {
 			s.Pending = p.taken.Message
 		}

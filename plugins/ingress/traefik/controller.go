@@ -20,6 +20,9 @@ import (
 	"github.com/k3m-io/k3m/sdk"
 )
 
+// readPatience is how long a change waits for secrets that are watched for the first time. A request takes milliseconds.
+const readPatience = time.Second
+
 // controller is a provider of Traefik's: it follows the cluster's Ingresses. It also tells how the component fares, owns
 // the Service and the IngressClass, and writes statuses and Events.
 type controller struct {
@@ -203,12 +206,12 @@ func (c *controller) translate() (result kit.AuditResult, conf *dynamic.Configur
 	if namespace, name := secretName(c.cfg.DefaultCertificate); name != "" {
 		wanted[types.NamespacedName{Namespace: namespace, Name: name}] = true
 	}
-	if err := c.cluster.secrets.Want(wanted, secretsPatience); err != nil {
+	if err := c.cluster.secrets.Want(wanted, readPatience); err != nil {
 		c.host.Logger().Error("watch the secrets of Ingresses", "err", err)
 	}
 	result = c.auditor.Run(kit.AuditInput{Ingresses: mine, Service: c.cluster.service, Secret: c.cluster.secrets.Secret, Now: time.Now()})
 	t := translation{service: c.cluster.service, endpoints: c.cluster.endpoints, secret: c.cluster.secrets.Secret, lost: result.Lost,
-		defaultCertificate: c.cfg.DefaultCertificate, externalNames: c.cfg.AllowExternalNameServices}
+		defaultCertificate: c.cfg.DefaultCertificate, externalNames: c.cfg.AllowExternalNameServices, domain: c.host.Facts().ClusterDomain}
 	var more []kit.Finding
 	conf, more = t.run(mine)
 	result.Findings = append(result.Findings, more...)
@@ -276,7 +279,3 @@ func (c *controller) hostAddresses() []networkingv1.IngressLoadBalancerIngress {
 	}
 	return slices.Clip(all)
 }
-
-// secretsPatience bounds how long an audit waits for secrets that it has not read yet; one that
-// comes later makes another audit.
-const secretsPatience = 5 * time.Second

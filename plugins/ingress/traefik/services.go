@@ -75,8 +75,24 @@ func (t *translation) external(service *corev1.Service, port *corev1.ServicePort
 	if number == 0 {
 		return fmt.Errorf("Service %s/%s has no port %q; name a number, or add it", service.Namespace, service.Name, wanted.Name)
 	}
+	if target := t.inCluster(service.Spec.ExternalName); target != nil {
+		if port := kit.ServicePort(target, networkingv1.ServiceBackendPort{Number: number}); port != nil {
+			lb.Servers = servers(t.endpoints(target.Namespace, target.Name), target, port, schemeOf(scheme, port))
+		}
+		return nil
+	}
 	lb.Servers = []dynamic.Server{serverAt(schemeOf(scheme, port), service.Spec.ExternalName, number)}
 	return nil
+}
+
+// inCluster is the Service that a name is of, or nil. The host's resolver, which names are looked up with, does not know
+// those of the cluster.
+func (t *translation) inCluster(name string) *corev1.Service {
+	parts := strings.SplitN(strings.TrimSuffix(strings.ToLower(name), "."), ".", 3)
+	if len(parts) < 3 || parts[2] != "svc" && parts[2] != "svc."+strings.ToLower(t.domain) {
+		return nil
+	}
+	return t.service(parts[1], parts[0])
 }
 
 // schemeOf is what a server is spoken to with: what the annotation says, or else https for a port that looks like it.

@@ -150,6 +150,27 @@ func (c config) checkStatic(raw map[string]any) (path, message string) {
 	return "", ""
 }
 
+// saysStatic tells whether the raw options have a key.
+func (c config) saysStatic(path ...string) bool {
+	var at any
+	if json.Unmarshal(c.Static, &at) != nil {
+		return false // there are none
+	}
+	for _, key := range path {
+		options, _ := at.(map[string]any)
+		found := false
+		for name, value := range options {
+			if strings.EqualFold(name, key) { // as Traefik's parser does
+				at, found = value, true
+			}
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
 // allowed ends a sentence about a wrong word: with the one that was probably meant, or with all that there are.
 func allowed(word string, words []string) string {
 	if near := nearest.To(word, words); near != "" {
@@ -168,6 +189,12 @@ func (c config) addEntryPoints(s *static.Configuration) {
 		}
 		if ep.Transport.LifeCycle.GraceTimeOut == ptypes.Duration(static.DefaultGraceTimeout) {
 			ep.Transport.LifeCycle.GraceTimeOut = ptypes.Duration(drain)
+		}
+		if !c.saysStatic("entryPoints", name, "http", "encodedCharacters") {
+			// Traefik refuses requests with them, for the sake of applications that take a path's encoded parts for
+			// others. The paths of Ingresses are matched with them as they came, so nothing gets past a rule by them.
+			ep.HTTP.EncodedCharacters = static.EncodedCharacters{AllowEncodedSlash: true, AllowEncodedBackSlash: true,
+				AllowEncodedSemicolon: true, AllowEncodedPercent: true, AllowEncodedQuestionMark: true, AllowEncodedHash: true}
 		}
 		if c.ForwardedHeaders.given() {
 			ep.ForwardedHeaders.TrustedIPs, ep.ForwardedHeaders.Insecure = c.ForwardedHeaders.TrustedIPs, c.ForwardedHeaders.Insecure

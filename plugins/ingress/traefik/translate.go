@@ -45,6 +45,8 @@ type translation struct {
 	// defaultCertificate is "<namespace>/<name>" of a secret, or empty.
 	defaultCertificate string
 	externalNames      bool
+	// domain is the cluster's.
+	domain string
 
 	conf               *dynamic.Configuration
 	findings           []kit.Finding

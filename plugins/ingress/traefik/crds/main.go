@@ -1,5 +1,5 @@
 // Command crds writes definitions.jsonl anew: the CustomResourceDefinitions that the required version of Traefik
-// publishes, one a line, as JSON. Run it in the folder above, by `go generate`.
+// publishes, one a line, as JSON. Run it in the folder above, by `go generate`; an argument names another file.
 package main
 
 import (
@@ -17,7 +17,11 @@ import (
 const published = "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"
 
 func main() {
-	if err := write("crds/definitions.jsonl"); err != nil {
+	path := "crds/definitions.jsonl"
+	if len(os.Args) > 1 {
+		path = os.Args[1]
+	}
+	if err := write(path); err != nil {
 		fmt.Fprintln(os.Stderr, "crds:", err)
 		os.Exit(1)
 	}
