@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,6 +51,7 @@ type server struct {
 	health *health.Board
 
 	lock         *datastore.Lock
+	snapshots    sync.Mutex // held while one is made
 	controlPlane *controlplane.ControlPlane
 	agent        *agent.Agent
 	components   *components.Supervisor
@@ -113,6 +115,7 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups, Services: s.services,
+		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
@@ -158,6 +161,8 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
+		{"snapshots", s.keepSnapshots},
+		{"manifests", s.keepManifests},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

@@ -20,6 +20,9 @@ const (
 	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
 	DefaultClusterDNS    = "10.43.0.10"
 	DefaultClusterDomain = "cluster.local"
+	// DefaultSnapshotSchedule and DefaultSnapshotRetention are those of k3s.
+	DefaultSnapshotSchedule  = "0 */12 * * *"
+	DefaultSnapshotRetention = 5
 	// APIPort is where the API server and the supervisor listen.
 	APIPort = 6443
 )
@@ -83,6 +86,14 @@ type Config struct {
 	// LocalStoragePath is where volumes on the node's disk lie, absolute.
 	LocalStoragePath string
 
+	// DatastoreSync is "full" or "normal": see datastore.Sync.
+	DatastoreSync string
+	// SnapshotSchedule is when snapshots are made, as in a crontab; empty for never.
+	// SnapshotRetention is how many of those are kept, SnapshotDir where they lie, absolute.
+	SnapshotSchedule  string
+	SnapshotRetention int
+	SnapshotDir       string
+
 	// Token is the cluster's join secret; empty means that one is made. It must not
 	// be logged.
 	Token string
@@ -133,6 +144,9 @@ func (c *Config) Changed(other *Config) []string {
 
 // AgentDir is the folder of what every node keeps.
 func (c *Config) AgentDir() string { return filepath.Join(c.DataDir, "agent") }
+
+// SnapshotDir is the default folder of a data directory's snapshots.
+func SnapshotDir(dataDir string) string { return filepath.Join(dataDir, "server", "snapshots") }
 
 // Texts are the values without their sources.
 func Texts(values []Value) []string {

@@ -121,16 +121,15 @@ func (f *fixture) run(t *testing.T, gateway, config string) *component {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
-	runDir, err := os.MkdirTemp("", "k3m") // short: there are sockets in it
+	stateDir, err := os.MkdirTemp("", "k3m") // short: there are sockets in it
 	must(t, err)
-	c.run = runDir
+	c.run = stateDir
 	rpc, ended := client.New(conn), make(chan error, 1)
 	go func() {
 		ended <- rpc.Run(context.Background(), client.RunRequest{
 			Facts: sdk.Facts{NodeName: node, NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-				PodGateways: []netip.Addr{c.gateway}, ClusterDNS: []netip.Addr{netip.MustParseAddr("127.0.0.53")},
-				Paths: sdk.Paths{RunDir: runDir}},
-			Kubeconfig: f.kubeconfig, Config: json.RawMessage(config), StateDir: t.TempDir()},
+				PodGateways: []netip.Addr{c.gateway}, ClusterDNS: []netip.Addr{netip.MustParseAddr("127.0.0.53")}},
+			Kubeconfig: f.kubeconfig, Config: json.RawMessage(config), StateDir: stateDir},
 			func(r client.Report) {
 				c.mu.Lock()
 				c.reports = append(c.reports, r)
@@ -152,7 +151,7 @@ func (f *fixture) run(t *testing.T, gateway, config string) *component {
 			}
 			_ = conn.Close()
 			server.Stop()
-			_ = os.RemoveAll(runDir)
+			_ = os.RemoveAll(stateDir)
 			if t.Failed() {
 				t.Logf("the component's log:\n%s", c.log.String())
 			}

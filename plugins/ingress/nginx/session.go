@@ -145,14 +145,23 @@ func free(ctx context.Context, taken []netip.AddrPort) bool {
 	}
 }
 
+// ownRunDir is the component's own folder for sockets, which go-plugin is told, too; the
+// state directory where there is none.
+func ownRunDir(host *sdk.Host) string {
+	if dir := os.Getenv("PLUGIN_UNIX_SOCKET_DIR"); filepath.IsAbs(dir) {
+		return dir
+	}
+	return host.StateDir()
+}
+
 // controller makes the session's controller.
 func (s *session) controller(nginx executable, open *sockets) (*controller, error) {
 	log := s.host.Logger()
-	runDir := filepath.Join(s.host.StateDir(), "run") // the component has no other folder
+	runDir := filepath.Join(ownRunDir(s.host), "nginx")
 	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make nginx's folder: %w", err)
 	}
-	store, err := newStore(filepath.Join(s.host.StateDir(), "nginx"))
+	store, err := newStore(filepath.Join(s.host.StateDir(), "configuration"))
 	if err != nil {
 		return nil, err
 	}

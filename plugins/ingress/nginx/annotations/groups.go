@@ -84,9 +84,19 @@ func (p *parser) externalAuth() {
 	p.out.Policy.Auth = &auth
 }
 
-// authURL reads where to ask. Without variables in the host, it is not the node itself.
+// authURL reads where to ask. A client must not choose whom: the only variable in the host is
+// $host. Without it, the host is not the node itself.
 func authURL(text string) (string, error) {
 	text, err := value.URL(text, false)
+	if err != nil {
+		return "", err
+	}
+	value.Template(Authority(text), func(piece string, variable bool) {
+		// A request's URI begins with a slash, and so ends the host.
+		if variable && piece != "host" && piece != "request_uri" {
+			err = fmt.Errorf("%s has the variable $%s in its host, by which a client would choose whom to ask", value.Show(text), piece)
+		}
+	})
 	if err != nil {
 		return "", err
 	}
@@ -241,4 +251,13 @@ func (p *parser) redirects() {
 		p.given["proxy-redirect-from"] = pair
 		get(p, "proxy-redirect-from", &p.out.Policy.ProxyRedirect, replace)
 	}
+}
+
+// Authority is the part of a URL that says which host is asked.
+func Authority(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	if at := strings.IndexAny(rest, "/?#"); at >= 0 {
+		rest = rest[:at]
+	}
+	return rest
 }

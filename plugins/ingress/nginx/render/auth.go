@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/annotations"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
 )
 
@@ -79,11 +80,7 @@ func (r *renderer) authLocation(w *writer, auth *model.ExternalAuth, path token)
 
 // authHost is the host that the question is for.
 func authHost(text string) token {
-	_, rest, _ := strings.Cut(text, "://")
-	if at := strings.IndexAny(rest, "/?#"); at >= 0 {
-		rest = rest[:at]
-	}
-	return template(rest)
+	return template(strings.TrimSuffix(annotations.Authority(text), "$request_uri"))
 }
 
 // signIn is where a client is sent, with the place that it came from.

@@ -1,6 +1,7 @@
 package render_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,7 +15,7 @@ import (
 // names is a DNS server that knows these.
 func names(t testing.TB, known map[string]string) netip.AddrPort {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func names(t testing.TB, known map[string]string) netip.AddrPort {
 		_ = server.ActivateAndServe()
 	}()
 	t.Cleanup(func() {
-		conn.Close()
+		_ = conn.Close()
 		<-done
 	})
 	return netip.MustParseAddrPort(conn.LocalAddr().String())
@@ -48,10 +49,16 @@ func TestExternalName(t *testing.T) {
 			Type: corev1.ServiceTypeExternalName, ExternalName: target, Ports: []corev1.ServicePort{{Name: "web", Port: port}}}}
 		s.ingress(name, nil, "^ "+name+".example/ "+name)
 	}
+	s.ingress("rewritten", said{"rewrite-target": "/new/$1"}, "~ rewritten.example/old/(.*) outside")
 	s.start()
 	for host, want := range map[string]string{"outside": "outside", "gone": "502", "node": "503", "address": "503"} {
 		if got := s.get("http://" + host + ".example/x").from(); got != want {
 			t.Errorf("%s: answered by %s, want %s", host, got, want)
+		}
+	}
+	for url, want := range map[string]string{"http://outside.example/a%2Fb?c": "/a%2Fb?c", "http://rewritten.example/old/x?y": "/new/x?y"} {
+		if got := s.get(url).path(); got != want {
+			t.Errorf("%s: the backend saw %s, want %s", url, got, want)
 		}
 	}
 }

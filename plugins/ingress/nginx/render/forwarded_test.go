@@ -38,11 +38,11 @@ func TestProxyProtocol(t *testing.T) {
 	s.backend("web")
 	s.ingress("web", nil, "^ web.example/ web")
 	s.start()
-	conn, err := net.Dial("tcp", s.http.String())
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.http.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprint(conn, "PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\nGET / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/h2c"
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
@@ -36,6 +34,8 @@ func TestCanary(t *testing.T) {
 	pair("none", "next", said{"canary-weight": "0"})
 	pair("half", "next", said{"canary-weight": "500", "canary-weight-total": "1000"})
 	pair("gone", "empty", said{"canary-weight": "100"})
+	s.ingress("rewritten", said{"rewrite-target": "/new/$1"}, "~ rewritten.example/old/(.*) main")
+	s.ingress("rewritten-canary", said{"canary": "true", "canary-weight": "100"}, "~ rewritten.example/old/(.*) next")
 	s.start()
 	for _, c := range []struct{ host, header, cookie, want string }{
 		{"header", "", "", "main"},
@@ -58,6 +58,9 @@ func TestCanary(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s with header %q and cookie %q: answered by %s, want %s", c.host, c.header, c.cookie, got, c.want)
 		}
+	}
+	if got := s.get("http://rewritten.example/old/x?y"); got.from() != "next" || got.path() != "/new/x?y" {
+		t.Errorf("a canary with a rewrite: %s saw %s", got.from(), got.path())
 	}
 	seen := map[string]int{}
 	for range 200 {
@@ -132,6 +135,8 @@ func TestExternalAuth(t *testing.T) {
 	s.ingress("auth", said{"auth-url": url, "auth-response-headers": "X-User", "auth-method": "POST"}, "^ auth.example/ web")
 	s.ingress("signin", said{"auth-url": url, "auth-signin": "https://login.example/start"}, "^ signin.example/ web")
 	s.ingress("rd", said{"auth-url": url, "auth-signin": "https://$host/start?rd=$escaped_request_uri"}, "^ rd.example/ web")
+	s.ingress("any", said{"auth-url": "http://$host/check"}, "^ /any web")
+	s.ingress("chosen", said{"auth-url": "http://$http_x_server/check"}, "^ chosen.example/ web")
 	s.ingress("node", said{"auth-url": "http://127.0.0.1:10248/"}, "^ node.example/ web")
 	s.start()
 	if got := s.get("http://auth.example/"); got.StatusCode != 401 {
@@ -149,8 +154,11 @@ func TestExternalAuth(t *testing.T) {
 			t.Errorf("%s: %s, %s, want %s", url, got.Status, got.Header.Get("Location"), want)
 		}
 	}
-	if got := s.get("http://node.example/").from(); got != "503" {
-		t.Errorf("an auth-url of the node itself: %s, want 503", got)
+	for url, what := range map[string]string{"http://node.example/": "of the node itself", "http://evil.example/any": "of any host",
+		"http://chosen.example/": "of a host that the client names"} {
+		if got := s.get(url).from(); got != "503" {
+			t.Errorf("an auth-url %s: %s, want 503", what, got)
+		}
 	}
 	if got := s.get("http://rd.example/_k3m_auth_x").StatusCode; got == 200 {
 		t.Error("the controller's own paths can be reached")
@@ -259,12 +267,17 @@ func TestProtocols(t *testing.T) {
 	}))
 	t.Cleanup(secure.Close)
 	s.service("secure", netip.MustParseAddrPort(secure.Listener.Addr().String()))
-	s.service("grpc", serve(t, h2c.NewHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	grpc := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("X-Backend", fmt.Sprintf("grpc %d", r.ProtoMajor))
 		w.Header().Set("Trailer:Grpc-Status", "0")
 		_, _ = io.Copy(w, r.Body)
-	}), &http2.Server{})))
+	}))
+	grpc.Config.Protocols = new(http.Protocols)
+	grpc.Config.Protocols.SetUnencryptedHTTP2(true)
+	grpc.Start()
+	t.Cleanup(grpc.Close)
+	s.service("grpc", netip.MustParseAddrPort(grpc.Listener.Addr().String()))
 	s.ingress("secure", said{"backend-protocol": "HTTPS"}, "^ secure.example/ secure")
 	s.ingress("named", said{"backend-protocol": "HTTPS", "proxy-ssl-server-name": "on", "proxy-ssl-name": "inner.example"},
 		"^ named.example/ secure")
@@ -307,16 +320,21 @@ func TestWebSocket(t *testing.T) {
 	})))
 	s.ingress("ws", nil, "^ ws.example/ web")
 	s.start()
-	conn, err := tls.Dial("tcp", s.https.String(), &tls.Config{InsecureSkipVerify: true})
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", s.https.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: ws.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	reader := bufio.NewReader(conn)
 	response, err := http.ReadResponse(reader, nil)
-	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("upgrade: %v, %v", response, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %v", response)
 	}
 	fmt.Fprint(conn, "hello\n")
 	if line, err := reader.ReadString('\n'); line != "echo hello\n" {

@@ -67,6 +67,9 @@ func Translate(in Input) Output {
 	for _, ing := range canaries {
 		b.addCanary(ing)
 	}
+	if in.Cache != nil {
+		in.Cache.tidy()
+	}
 	return b.finish()
 }
 
@@ -101,6 +104,7 @@ func (b *builder) read(object *networkingv1.Ingress) *ingress {
 	b.policies[ing.policy] = said
 	if said.Canary == nil {
 		b.policy(ing)
+		b.anyHost(ing)
 	}
 	return ing
 }
@@ -125,6 +129,21 @@ func (b *builder) server(host string, owner types.NamespacedName) *server {
 		b.servers[host] = s
 	}
 	return s
+}
+
+// anyHost denies an Ingress that asks the request's own host whether a request may come in, where
+// a request may be for any host: its client would be asked about itself.
+func (b *builder) anyHost(ing *ingress) {
+	auth := ing.policy.Auth
+	if auth == nil || !strings.Contains(annotations.Authority(auth.URL), "host") || !strings.Contains(annotations.Authority(auth.URL), "$") {
+		return
+	}
+	if len(ing.Spec.Rules) > 0 && !slices.ContainsFunc(ing.Spec.Rules, func(r networkingv1.IngressRule) bool { return r.Host == "" }) {
+		return
+	}
+	ing.said.Denied = "auth-url"
+	b.problem(ing, BadAnnotation, "annotation %sauth-url: it asks $host, and an Ingress without rules, or a rule without a host, lets clients name any; "+
+		"the Ingress's paths answer 503 until it names its host", annotations.Prefix)
 }
 
 // add takes an Ingress's rules.

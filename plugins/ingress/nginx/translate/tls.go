@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,8 @@ import (
 type Cache struct {
 	mu    sync.Mutex
 	pairs map[types.NamespacedName]cached
+	// used are those that the running translation asked for.
+	used map[types.NamespacedName]bool
 }
 
 type cached struct {
@@ -30,7 +33,17 @@ type cached struct {
 }
 
 // NewCache makes an empty one.
-func NewCache() *Cache { return &Cache{pairs: map[types.NamespacedName]cached{}} }
+func NewCache() *Cache {
+	return &Cache{pairs: map[types.NamespacedName]cached{}, used: map[types.NamespacedName]bool{}}
+}
+
+// tidy forgets certificates that the last translation didn't ask for.
+func (c *Cache) tidy() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.pairs, func(name types.NamespacedName, _ cached) bool { return !c.used[name] })
+	clear(c.used)
+}
 
 // tls gives a host the certificate that an Ingress names for it; the oldest Ingress wins.
 func (b *builder) tls(s *server, ing *ingress) {
@@ -82,6 +95,7 @@ func (b *builder) pair(name types.NamespacedName) (*model.KeyPair, *x509.Certifi
 	if b.in.Cache != nil && secret.ResourceVersion != "" {
 		b.in.Cache.mu.Lock()
 		defer b.in.Cache.mu.Unlock()
+		b.in.Cache.used[name] = true
 		if had, ok := b.in.Cache.pairs[name]; ok && had.version == version {
 			return had.pair, had.leaf, had.err
 		}
