@@ -182,7 +182,8 @@ func (s *site) start() {
 	place(s.t, env, rendered)
 	cmd := nginx(env)
 	cmd.Args = append(cmd.Args, "-e", "stderr")
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	// The workers end with their master only if it is asked to.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
