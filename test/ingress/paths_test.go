@@ -104,7 +104,7 @@ func pathsOfTwo(s *scene, _ controller) {
 	s.become(
 		ask{url: url + "/first", backend: "a", also: unchanged("/first")},
 		ask{url: url + "/second", backend: "b", also: unchanged("/second")},
-		ask{url: url + "/second/deep%20space/x?a=b&c=%20d", backend: "b", also: unchanged("/second/deep%20space/x?a=b&c=%20d")},
+		ask{url: url + "/second/deep%2Fslash/x?a=b&c=%20d", backend: "b", also: unchanged("/second/deep%2Fslash/x?a=b&c=%20d")},
 		ask{url: url + "/third", backend: "c"},
 		ask{url: url + "/third/x", backend: "a"},
 	)
