@@ -94,6 +94,9 @@ func TestMistakes(t *testing.T) {
 		"token and token-file":    {args: []string{"--token=a", "--token-file=/x"}, want: []string{"--token", "--token-file"}},
 		"token file missing":      {args: []string{"--token-file=/nonexistent/token"}, want: []string{"--token-file", "/nonexistent/token"}},
 		"token with spaces":       {vars: map[string]string{"K3M_TOKEN": "a b"}, want: []string{"K3M_TOKEN", "white space"}},
+		"sync":                    {args: []string{"--datastore-sync=ful"}, want: []string{"--datastore-sync", `"ful"`, `"full"`, "normal"}},
+		"schedule":                {file: "snapshot-schedule: daily\n", want: []string{"config.yaml:1:20", `"daily"`, "@daily", "off"}},
+		"retention":               {vars: map[string]string{"K3M_SNAPSHOT_RETENTION": "0"}, want: []string{"K3M_SNAPSHOT_RETENTION", "from 1 to 1000"}},
 		"descriptor not a number": {args: []string{"--token-fd=x"}, want: []string{"--token-fd", `"x"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +130,23 @@ func TestWhatFollowsFromTheDataDirectory(t *testing.T) {
 		if c.LocalStoragePath != want {
 			t.Errorf("%q: volumes lie in %s, want %s", args, c.LocalStoragePath, want)
 		}
+	}
+}
+
+func TestDatastoreOptions(t *testing.T) {
+	c, err := load(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DatastoreSync != "full" || c.SnapshotSchedule != DefaultSnapshotSchedule || c.SnapshotRetention != 5 || c.SnapshotDir != DefaultDataDir+"/server/snapshots" {
+		t.Errorf("by default: %q, %q, %d, %q", c.DatastoreSync, c.SnapshotSchedule, c.SnapshotRetention, c.SnapshotDir)
+	}
+	c, err = load(t, []string{"--snapshot-schedule=off", "--snapshot-dir=/mnt/usb"}, nil, "datastore-sync: normal\nsnapshot-retention: 30\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DatastoreSync != "normal" || c.SnapshotSchedule != "" || c.SnapshotRetention != 30 || c.SnapshotDir != "/mnt/usb" {
+		t.Errorf("chosen: %q, %q, %d, %q", c.DatastoreSync, c.SnapshotSchedule, c.SnapshotRetention, c.SnapshotDir)
 	}
 }
 
