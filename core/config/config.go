@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Defaults that other parts of k3m share.
@@ -15,8 +17,8 @@ const (
 	DefaultFile       = "/etc/k3m/config.yaml"
 	DefaultKubeconfig = "/etc/k3m/k3m.yaml"
 
-	// PauseImage is the sandbox image's reference. The distribution carries it.
-	PauseImage = "registry.k3m.io/pause:1"
+	// DefaultPauseImage is the sandbox image that the distribution carries.
+	DefaultPauseImage = "registry.k3m.io/pause:1"
 	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
 	DefaultClusterDNS    = "10.43.0.10"
 	DefaultClusterDomain = "cluster.local"
@@ -102,6 +104,11 @@ type Config struct {
 	Enable, Disable []Value
 	// FlannelBackend is "" or the backend that --flannel-backend named.
 	FlannelBackend Value
+	// Snapshotter, PrivateRegistry and DisableDefaultRegistryEndpoint are "" or what the flags
+	// of those names say; the path is absolute, the last one "true" or "false".
+	Snapshotter, PrivateRegistry, DisableDefaultRegistryEndpoint Value
+	// PauseImage is the sandbox image's reference.
+	PauseImage string
 	// Components are the configuration blocks by component ID.
 	Components map[string]Component
 
@@ -162,3 +169,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Source + ": " + e.Message }
+
+// Given tells whether somebody wrote an option down: as a flag, a variable or a key.
+func (c *Config) Given(option string) bool { return len(c.settings[option]) > 0 }
+
+// ValidNodeName tells whether a node can have a name.
+func ValidNodeName(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }

@@ -120,7 +120,10 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
 // options are all settings of `k3m server`, in the order of its help text.
-var options = []option{
+var options = slices.Concat(mainOptions, imageOptions)
+
+// mainOptions are those of which a user first thinks, and the rest.
+var mainOptions = []option{
 	{name: "config", usage: "configuration file (default " + DefaultFile + ")",
 		set: path(func(c *Config) *string { return &c.File })},
 	{name: "data-dir", usage: "where the node keeps its state (default " + DefaultDataDir + ")",

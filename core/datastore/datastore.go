@@ -31,9 +31,11 @@ const (
 	// failed read of the log stays unnoticed.
 	pollInterval  = 5 * time.Second
 	pollBatchSize = 500
-	// notifyInterval is how often a watch without events is told the current revision;
-	// the API server's watch cache wants 5 s.
-	notifyInterval = 5 * time.Second
+	// notifyInterval is how often a watch without events is told the current revision. The API
+	// server asks by itself when a read has to be fresh; this is so that the bookmarks which it sends
+	// its own watchers each minute move on, and none is left behind by a compaction. Each of some
+	// 65 watches has a timer of its own, so a shorter time is what an idle node mostly does.
+	notifyInterval = time.Minute
 	// The API server asks for compaction itself, every five minutes, as it does of etcd; see
 	// upkeep for what happens when more is written than that is good for.
 	compactTimeout = 5 * time.Second
@@ -46,6 +48,8 @@ const (
 )
 
 const (
+	// connectionBuffer is what each connection reads into; 32 KiB is gRPC's default.
+	connectionBuffer = 4 << 10
 	// maxReceiveBytes is etcd's limit on a request, and room for gRPC around it.
 	maxReceiveBytes = embed.DefaultMaxRequestBytes + 512<<10
 	maxSendBytes    = math.MaxInt32
@@ -135,6 +139,9 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}),
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		grpc.MaxSendMsgSize(maxSendBytes),
+		// The API server opens a connection for each of its some 70 resources, most of them silent.
+		grpc.ReadBufferSize(connectionBuffer),
+		grpc.SharedWriteBuffer(true),
 	)
 	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(s.grpc)
 	s.running.Go(func() { s.served <- s.grpc.Serve(listener) })
