@@ -125,6 +125,9 @@ func TestMistakes(t *testing.T) {
 		"pause image":                 {file: "pause-image: Pause:1\n", want: []string{"config.yaml:1:14", `"Pause:1"`, "registry.example.com/pause:3.10"}},
 		"default endpoint":            {args: []string{"--disable-default-registry-endpoint=yes"}, want: []string{"--disable-default-registry-endpoint", "neither true nor false"}},
 		"private registry":            {vars: map[string]string{"K3M_PRIVATE_REGISTRY": ""}, file: "private-registry: ''\n", want: []string{"config.yaml:1:19", "empty"}},
+		"sync":                        {args: []string{"--datastore-sync=ful"}, want: []string{"--datastore-sync", `"ful"`, `"full"`, "normal"}},
+		"schedule":                    {file: "snapshot-schedule: daily\n", want: []string{"config.yaml:1:20", `"daily"`, "@daily", "off"}},
+		"retention":                   {vars: map[string]string{"K3M_SNAPSHOT_RETENTION": "0"}, want: []string{"K3M_SNAPSHOT_RETENTION", "from 1 to 1000"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, tc.args, tc.vars, tc.file)
@@ -157,6 +160,23 @@ func TestWhatFollowsFromTheDataDirectory(t *testing.T) {
 		if c.LocalStoragePath != want {
 			t.Errorf("%q: volumes lie in %s, want %s", args, c.LocalStoragePath, want)
 		}
+	}
+}
+
+func TestDatastoreOptions(t *testing.T) {
+	c, err := load(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DatastoreSync != "full" || c.SnapshotSchedule != DefaultSnapshotSchedule || c.SnapshotRetention != 5 || c.SnapshotDir != DefaultDataDir+"/server/snapshots" {
+		t.Errorf("by default: %q, %q, %d, %q", c.DatastoreSync, c.SnapshotSchedule, c.SnapshotRetention, c.SnapshotDir)
+	}
+	c, err = load(t, []string{"--snapshot-schedule=off", "--snapshot-dir=/mnt/usb"}, nil, "datastore-sync: normal\nsnapshot-retention: 30\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DatastoreSync != "normal" || c.SnapshotSchedule != "" || c.SnapshotRetention != 30 || c.SnapshotDir != "/mnt/usb" {
+		t.Errorf("chosen: %q, %q, %d, %q", c.DatastoreSync, c.SnapshotSchedule, c.SnapshotRetention, c.SnapshotDir)
 	}
 }
 

@@ -57,6 +57,9 @@ func TestFullDisk(t *testing.T) {
 		var refused error
 		key := ""
 		for i := 0; refused == nil; i++ {
+			if i > 5000 { // more than there could be room for
+				t.Fatal("writes to a full disk are acknowledged")
+			}
 			key = fmt.Sprintf("/registry/%d/%d", round, i)
 			var resp *clientv3.TxnResponse
 			resp, refused = client.Txn(t.Context()).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).Then(clientv3.OpPut(key, value)).Commit()

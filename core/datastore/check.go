@@ -121,7 +121,7 @@ func checkAll(ctx context.Context, file string, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err says it
 	var problems []string
 	for rows.Next() {
 		var line string

@@ -21,9 +21,15 @@ import (
 
 func open(tb testing.TB, dir string) (*datastore.Store, *clientv3.Client) {
 	tb.Helper()
+	return openSync(tb, dir, "")
+}
+
+func openSync(tb testing.TB, dir string, sync datastore.Sync) (*datastore.Store, *clientv3.Client) {
+	tb.Helper()
 	store, err := datastore.Open(context.Background(), datastore.Options{
 		File:   filepath.Join(dir, "server", "db", "state.db"),
 		Socket: filepath.Join(dir, "s", "kine.sock"),
+		Sync:   sync,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -281,24 +287,32 @@ func TestLockIsHeldByOneProcess(t *testing.T) {
 
 // BenchmarkCommit is one create after the other, as the API server's at boot.
 func BenchmarkCommit(b *testing.B) {
-	store, client := open(b, b.TempDir())
-	defer end(b, store, client)
-	value := strings.Repeat("x", 1000)
-	for i := 0; b.Loop(); i++ {
-		create(b, client, fmt.Sprint("/registry/", i), value)
+	for _, sync := range []datastore.Sync{datastore.SyncFull, datastore.SyncNormal} {
+		b.Run(string(sync), func(b *testing.B) {
+			store, client := openSync(b, b.TempDir(), sync)
+			defer end(b, store, client)
+			value := strings.Repeat("x", 1000)
+			for i := 0; b.Loop(); i++ {
+				create(b, client, fmt.Sprint("/registry/", i), value)
+			}
+		})
 	}
 }
 
 // BenchmarkCommitFromMany is what controllers do together, with 16 at a time.
 func BenchmarkCommitFromMany(b *testing.B) {
-	store, client := open(b, b.TempDir())
-	defer end(b, store, client)
-	value := strings.Repeat("x", 1000)
-	var n atomic.Int64
-	b.SetParallelism(8) // times GOMAXPROCS
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			create(b, client, fmt.Sprint("/registry/", n.Add(1)), value)
-		}
-	})
+	for _, sync := range []datastore.Sync{datastore.SyncFull, datastore.SyncNormal} {
+		b.Run(string(sync), func(b *testing.B) {
+			store, client := openSync(b, b.TempDir(), sync)
+			defer end(b, store, client)
+			value := strings.Repeat("x", 1000)
+			var n atomic.Int64
+			b.SetParallelism(8) // times GOMAXPROCS
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					create(b, client, fmt.Sprint("/registry/", n.Add(1)), value)
+				}
+			})
+		})
+	}
 }

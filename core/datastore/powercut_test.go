@@ -185,6 +185,7 @@ func (d *volatileDir) write(t *testing.T, to string, luck *rand.Rand, survive fl
 const (
 	namespaceEnv = "K3M_TEST_NAMESPACE"
 	stormEnv     = "K3M_TEST_STORM"
+	prefixEnv    = "K3M_TEST_PREFIX" // of the storm's keys
 )
 
 // inMountNamespace runs the test again in a process with mounts of its own, which go with it. It is
@@ -228,7 +229,7 @@ func storm(dir string, sync datastore.Sync) error {
 	for worker := range 4 {
 		go func() {
 			for i := 0; ; i++ {
-				key := fmt.Sprintf("/registry/%d/%d", worker, i)
+				key := fmt.Sprintf("/registry/%s/%d/%d", os.Getenv(prefixEnv), worker, i)
 				if _, err := client.Txn(context.Background()).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
 					Then(clientv3.OpPut(key, value)).Commit(); err != nil {
 					failed <- err

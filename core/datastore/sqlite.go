@@ -68,7 +68,7 @@ func drain(ctx context.Context, db *sql.DB, statement string) error {
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // rows.Err says it
 	for rows.Next() {
 	}
 	return rows.Err()

@@ -163,7 +163,7 @@ func (u *upkeep) vacuum(ctx context.Context) error {
 func (u *upkeep) cutLog(ctx context.Context) error {
 	info, err := os.Stat(u.opts.File + "-wal")
 	if err != nil || info.Size() < walLimit {
-		return nil //nolint:nilerr // without a log there is nothing to cut
+		return nil // without a log there is nothing to cut
 	}
 	u.writer.mu.Lock()
 	defer u.writer.mu.Unlock()

@@ -126,13 +126,13 @@ func (k *Keeper) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("keep manifests: %w: a higher fs.inotify.max_user_instances or max_user_watches may help", err)
 		}
-		stop := context.AfterFunc(ctx, func() { w.Close() })
+		stop := context.AfterFunc(ctx, w.end)
 		for err == nil { // what came before the watch is seen too
 			k.raise()
 			err = w.next()
 		}
 		if stop() {
-			w.Close()
+			w.end()
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the watch was closed for that
@@ -162,7 +162,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 		retry = nil
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was asked to
 		case busy:
 			retry = time.After(busyRetry)
 		case failed:

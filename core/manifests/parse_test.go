@@ -213,7 +213,7 @@ func TestTreeWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer w.end()
 	events := make(chan error)
 	go func() {
 		for {

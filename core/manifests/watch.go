@@ -38,7 +38,7 @@ func newTreeWatch(root string) (*treeWatch, error) {
 	}
 	w := &treeWatch{f: os.NewFile(uintptr(fd), "inotify"), root: root, dirs: map[int32]string{}}
 	if err := w.add(root); err != nil {
-		w.Close()
+		w.end()
 		return nil, fmt.Errorf("watch %s: %w", root, err)
 	}
 	return w, nil
@@ -69,7 +69,7 @@ func (w *treeWatch) add(top string) error {
 	})
 }
 
-// next waits for a change. It returns os.ErrClosed after Close.
+// next waits for a change. It returns os.ErrClosed after end.
 func (w *treeWatch) next() error {
 	var buf [64 * (unix.SizeofInotifyEvent + unix.NAME_MAX + 1)]byte
 	n, err := w.f.Read(buf[:])
@@ -111,5 +111,5 @@ func (w *treeWatch) take(raw []byte) error {
 	return nil
 }
 
-// Close ends the watch; a waiting next returns.
-func (w *treeWatch) Close() error { return w.f.Close() }
+// end ends the watch; a waiting next returns.
+func (w *treeWatch) end() { _ = w.f.Close() } // nothing was written

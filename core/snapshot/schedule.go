@@ -58,7 +58,7 @@ func (s Schedule) Run(ctx context.Context) error {
 		}
 		s.once(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was asked to
 		}
 		last = time.Now()
 	}

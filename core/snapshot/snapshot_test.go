@@ -68,7 +68,9 @@ func (m *machine) open(t *testing.T) (client *clientv3.Client, stop func()) {
 		t.Fatal(err)
 	}
 	return client, func() {
-		client.Close()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
 		store.Close()
 	}
 }
@@ -387,9 +389,13 @@ func TestSchedule(t *testing.T) {
 	age(t, all[len(all)-2], 36*time.Hour)
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { ended <- past.Run(ctx) }()
-	<-made
+	if err := <-made; err == nil {
+		t.Error("the failure that was asked for did not come")
+	}
 	cancel()
-	<-ended
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // age makes a snapshot older than it is.

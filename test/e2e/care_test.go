@@ -60,7 +60,7 @@ func TestDatastoreCare(t *testing.T) {
 			node.Stop(t)
 		}
 	})
-	c := &care{T: t, h: h, node: node, file: h.Path(filepath.Join(db, "state.db"))}
+	c := &care{T: t, whole: t, h: h, node: node, file: h.Path(filepath.Join(db, "state.db"))}
 	if _, err := node.WaitReady(within(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -90,11 +90,12 @@ func TestDatastoreCare(t *testing.T) {
 
 // care is the node whose datastore is mistreated.
 type care struct {
-	*testing.T
-	h      *harness.Host
-	node   *harness.Node
-	client *kubernetes.Clientset
-	file   string // the datastore, seen from outside
+	*testing.T            // the step's
+	whole      *testing.T // what the node lives as long as
+	h          *harness.Host
+	node       *harness.Node
+	client     *kubernetes.Clientset
+	file       string // the datastore, seen from outside
 	// acknowledged are the names of all ConfigMaps that the API said it had made.
 	acknowledged []string
 }
@@ -232,7 +233,7 @@ func (c *care) scheduled() {
 	good(c.T, c.h, []string{"snapshot", "check"}, "the datastore is sound")
 	// From here on there are none that come by themselves.
 	c.node.Stop(c.T)
-	c.node = c.h.Serve(c.T, "--snapshot-schedule=off")
+	c.node = c.h.Serve(c.whole, "--snapshot-schedule=off")
 	c.connect()
 }
 
