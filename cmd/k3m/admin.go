@@ -77,6 +77,7 @@ func (s *server) adminRoutes(mux *http.ServeMux) {
 	s.reloadRoutes(mux)
 	s.componentRoutes(mux)
 	s.statusRoutes(mux)
+	s.snapshotRoutes(mux)
 	if s.plan.cfg.Profiling {
 		profilingRoutes(mux)
 	}

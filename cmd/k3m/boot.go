@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -48,6 +49,7 @@ type server struct {
 	health *health.Board
 
 	lock         *datastore.Lock
+	snapshots    sync.Mutex // held while one is made
 	controlPlane *controlplane.ControlPlane
 	agent        *agent.Agent
 	components   *components.Supervisor
@@ -123,6 +125,7 @@ func (s *server) prepare(log *logging.Log) error {
 		KubeconfigPath: cfg.WriteKubeconfig, KubeconfigMode: cfg.KubeconfigMode, KubeconfigGID: cfg.KubeconfigGID,
 		Token:     cfg.Token,
 		Component: s.groups, Services: s.services,
+		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
@@ -171,6 +174,8 @@ func (s *server) run(ctx context.Context) error {
 		{"health", s.watchHealth},
 		{"progress", s.showProgress},
 		{"watchdog", s.watchdog},
+		{"snapshots", s.keepSnapshots},
+		{"manifests", s.keepManifests},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

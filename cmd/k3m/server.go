@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -102,6 +103,7 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 		return err
 	}
 	restoreKubernetesFlags()
+	debug.SetGCPercent(bootGCPercent)
 	s, err := newServer(plan, loader, hangup, log, screen)
 	if err != nil {
 		return err

@@ -207,7 +207,10 @@ func removeMade(dir string, names []string) error {
 
 // nodeRecord is what sub-commands need to know of the node of a data directory.
 type nodeRecord struct {
+	NodeName   string `json:"nodeName,omitempty"`
 	Kubeconfig string `json:"kubeconfig"`
+	// SnapshotDir is where snapshots of the datastore lie.
+	SnapshotDir string `json:"snapshotDir,omitempty"`
 	// LocalStoragePath is where volumes lie (see sdk.Facts).
 	LocalStoragePath string `json:"localStoragePath,omitempty"`
 }
@@ -215,7 +218,7 @@ type nodeRecord struct {
 func nodeRecordFile(dataDir string) string { return filepath.Join(dataDir, "node.json") }
 
 func recordNode(cfg *config.Config) error {
-	text, err := json.Marshal(nodeRecord{Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath})
+	text, err := json.Marshal(nodeRecord{NodeName: cfg.NodeName, SnapshotDir: cfg.SnapshotDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath})
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,10 @@ func TestMistakes(t *testing.T) {
 		"external address":            {vars: map[string]string{"K3M_NODE_EXTERNAL_IP": "fe80::1"}, want: []string{"K3M_NODE_EXTERNAL_IP", "fe80::1"}},
 		"neither true nor false":      {file: "debug: yes\n", want: []string{"config.yaml:1:8", `"yes"`, "true", "false"}},
 		"descriptor not a number":     {args: []string{"--token-fd=x"}, want: []string{"--token-fd", `"x"`}},
+		"snapshotter":                 {args: []string{"--snapshotter=overlay"}, want: []string{"--snapshotter", `"overlay"`, "overlayfs, native, fuse-overlayfs"}},
+		"pause image":                 {file: "pause-image: Pause:1\n", want: []string{"config.yaml:1:14", `"Pause:1"`, "registry.example.com/pause:3.10"}},
+		"default endpoint":            {args: []string{"--disable-default-registry-endpoint=yes"}, want: []string{"--disable-default-registry-endpoint", "neither true nor false"}},
+		"private registry":            {vars: map[string]string{"K3M_PRIVATE_REGISTRY": ""}, file: "private-registry: ''\n", want: []string{"config.yaml:1:19", "empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, tc.args, tc.vars, tc.file)

@@ -83,6 +83,8 @@ func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultClusterCIDR)}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultServiceCIDR)},
 		ClusterDomain: DefaultClusterDomain, NodePorts: PortRange{30000, 32767}, HTTPSPort: APIPort, KubeconfigGID: -1, LogFormat: "text",
+		PauseImage:    DefaultPauseImage,
+		DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
 	}
 	found := maps.Clone(l.strong)
 	_, named := found["config"]
@@ -143,6 +145,9 @@ func finish(c *Config, env Environment) error {
 	}
 	if c.LocalStoragePath == "" {
 		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
+	}
+	if c.SnapshotDir == "" {
+		c.SnapshotDir = SnapshotDir(c.DataDir)
 	}
 	if c.KubeconfigMode == 0 {
 		c.KubeconfigMode = 0o600

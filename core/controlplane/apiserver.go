@@ -200,7 +200,7 @@ func (c *ControlPlane) apiServerDefaults(creds *credentials, storage string) ([]
 	if o.NodePorts != "" {
 		defaults = append(defaults, argument{name: "service-node-port-range", value: o.NodePorts})
 	}
-	return c.appendAnonymous(defaults)
+	return c.appendAnonymous(append(defaults, singleServerDefaults()...))
 }
 
 // appendAnonymous limits anonymous requests to health checks by an authentication
