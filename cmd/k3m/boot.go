@@ -22,6 +22,7 @@ import (
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/core/ledger"
 	"github.com/k3m-io/k3m/core/logging"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -101,7 +102,7 @@ func (s *server) close() {
 
 func (s *server) prepare(log *logging.Log) error {
 	cfg := s.plan.cfg
-	if err := recordNode(cfg); err != nil {
+	if err := s.record(); err != nil {
 		return err
 	}
 	if err := bundle.Prune(filepath.Join(cfg.DataDir, "data"), s.plan.bundle); err != nil {
@@ -155,6 +156,19 @@ func (s *server) prepare(log *logging.Log) error {
 		Health: s.health, Logger: s.log,
 	})
 	return err
+}
+
+// record writes down what this start is going to make: for `k3m uninstall`.
+func (s *server) record() error {
+	cfg := s.plan.cfg
+	start := ledger.Start{
+		NodeName: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath,
+		SnapshotDir: cfg.SnapshotDir, Release: shortVersion(),
+	}
+	for _, e := range s.plan.selection.Entries {
+		start.Components = append(start.Components, e.ID())
+	}
+	return ledger.Record(start, func() *ledger.Machine { return ledger.Look(context.Background()) })
 }
 
 // run runs the node until ctx ends or a part of it fails. Stopping goes against the

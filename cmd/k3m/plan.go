@@ -157,6 +157,15 @@ func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[s
 	return nil
 }
 
+// flannelBackend is the one that cni.flannel will use.
+func (p *plan) flannelBackend() string {
+	var block struct{ Backend string }
+	if raw, ok := p.configs[flannelID]; !ok || json.Unmarshal(raw, &block) != nil || block.Backend == "" {
+		return config.FlannelBackends[0]
+	}
+	return block.Backend
+}
+
 // cgroupParent is the cgroup below which a node keeps its own: several nodes can live on
 // one host as long as their data directories differ.
 func cgroupParent(dataDir string) string {

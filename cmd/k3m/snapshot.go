@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
+	"github.com/k3m-io/k3m/core/ledger"
 	"github.com/k3m-io/k3m/core/snapshot"
 )
 
@@ -55,22 +57,24 @@ func (n *snapshotNode) options() (snapshot.Options, error) {
 		return snapshot.Options{}, errors.New("snapshots hold the secrets of the cluster, and are root's; try sudo")
 	}
 	n.resolve()
-	record := readNodeRecord(n.node)
+	made, err := ledger.Read(n.dataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return snapshot.Options{}, err
+	}
 	dir := n.dir
 	if dir == "" {
 		dir = os.Getenv(config.Variable("snapshot-dir"))
 	}
 	if dir == "" {
-		dir = record.SnapshotDir
+		dir = made.SnapshotDir
 	}
 	if dir == "" {
 		dir = config.SnapshotDir(n.dataDir)
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
+	if dir, err = filepath.Abs(dir); err != nil {
 		return snapshot.Options{}, err
 	}
-	return snapshotOptions(n.dataDir, dir, record.NodeName), nil
+	return snapshotOptions(n.dataDir, dir, made.NodeName), nil
 }
 
 func snapshotOptions(dataDir, dir, nodeName string) snapshot.Options {

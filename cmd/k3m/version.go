@@ -15,12 +15,15 @@ func versionCommand() *cobra.Command {
 		Example: "  k3m version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := version.Get()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "k3m %s (commit %s)\n%s %s/%s\n",
-				v.GitVersion, v.GitCommit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprint(cmd.OutOrStdout(), fullVersion())
 			return err
 		},
 	}
+}
+
+func fullVersion() string {
+	v := version.Get()
+	return fmt.Sprintf("k3m %s (commit %s)\n%s %s/%s\n", v.GitVersion, v.GitCommit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 func shortVersion() string { return version.Get().GitVersion }

@@ -28,21 +28,26 @@ import (
 // pods have stopped: a cgroup with a process in it stays, and is part of the error. It goes on
 // after a failure, and may be called again.
 func Cleanup(ctx context.Context, opts Options) error {
+	return errors.Join(
+		CleanupPods(ctx, opts),
+		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir, opts.podLogsDir() == opts.path("pod-logs")),
+		removeDevicePlugins(ctx),
+	)
+}
+
+// CleanupPods is the part of Cleanup that a reboot would do as well: rules, mounts and cgroups go,
+// logs stay. For `k3m stop --kill-pods`, under the same terms.
+func CleanupPods(ctx context.Context, opts Options) error {
 	root := path.Clean("/" + opts.CgroupRoot)
 	cgroups := []string{path.Join(root, "kubepods"), path.Join(root, "kubepods.slice")}
 	if root != "/" {
 		cgroups = append(cgroups, root, root+".slice") // the second is what the systemd driver makes of it
 	}
-	var errs []error
-	for _, err := range []error{
+	errs := []error{
 		removeProxyRules(ctx),
 		removeKubeletChains(),
 		portguard.Remove(ctx, opts.DataDir),
 		unmountBelow(opts.path("kubelet")),
-		removePodLogs(opts.path("kubelet", "pods"), opts.podLogsDir(), containerLogsDir, opts.podLogsDir() == opts.path("pod-logs")),
-		removeDevicePlugins(ctx),
-	} {
-		errs = append(errs, err)
 	}
 	for _, name := range cgroups {
 		errs = append(errs, removeCgroups(name))

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Defaults that other parts of k3m share.
@@ -197,3 +198,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Source + ": " + e.Message }
+
+// Given tells whether somebody wrote an option down: as a flag, a variable or a key.
+func (c *Config) Given(option string) bool { return len(c.settings[option]) > 0 }
+
+// ValidNodeName tells whether a node can have a name.
+func ValidNodeName(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }

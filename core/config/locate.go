@@ -18,6 +18,17 @@ func RunDir(args []string, lookup func(string) (string, bool)) string {
 	return locate("run-dir", DefaultRunDir, args, lookup)
 }
 
+// File is DataDir's twin for the configuration file.
+func File(args []string, lookup func(string) (string, bool)) string {
+	if file := lastFlag(args, "config"); file != "" {
+		return absolute(file)
+	}
+	if v, ok := lookup(Variable("config")); ok && v != "" {
+		return absolute(v)
+	}
+	return DefaultFile
+}
+
 func locate(name, fallback string, args []string, lookup func(string) (string, bool)) string {
 	if v := lastFlag(args, name); v != "" {
 		return absolute(v)
@@ -25,15 +36,7 @@ func locate(name, fallback string, args []string, lookup func(string) (string, b
 	if v, ok := lookup(Variable(name)); ok && v != "" {
 		return absolute(v)
 	}
-	file := lastFlag(args, "config")
-	if file == "" {
-		if v, ok := lookup(Variable("config")); ok && v != "" {
-			file = v
-		} else {
-			file = DefaultFile
-		}
-	}
-	if parsed, err := readFiles(file, false, nil); err == nil {
+	if parsed, err := readFiles(File(args, lookup), false, nil); err == nil {
 		if v := parsed.values[name]; len(v) > 0 && v[0].Text != "" {
 			return absolute(v[0].Text)
 		}

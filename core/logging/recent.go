@@ -3,6 +3,7 @@ package logging
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -54,6 +55,13 @@ func (r *Recent) add(origin string, line []byte) {
 	}
 	close(g.grown)
 	g.grown = make(chan struct{})
+}
+
+// Origins are those that have written something, sorted.
+func (r *Recent) Origins() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.origins))
 }
 
 // Lines gives the origin's last lines that are kept, the oldest first, each with its new line;

@@ -12,13 +12,23 @@ import (
 // wireguard's), or that of a process which has just ended.
 const unnamed = "the kernel"
 
-// owner names the process that has the socket open, "nginx (pid 4711)". It looks at the
-// open files of all processes, which is slow: thousands of system calls.
-func owner(proc string, inode uint64) string {
+// owner names the process that has the socket open, "nginx (pid 4711)".
+func owner(proc string, inode uint64) string { return holder(proc, inode).text() }
+
+func (h Holder) text() string {
+	if h.PID == 0 {
+		return unnamed
+	}
+	return fmt.Sprintf("%s (pid %d)", h.Name, h.PID)
+}
+
+// holder finds the process that has the socket open. It looks at the open files of all
+// processes, which is slow: thousands of system calls.
+func holder(proc string, inode uint64) Holder {
 	want := fmt.Sprintf("socket:[%d]", inode)
 	entries, err := os.ReadDir(proc)
 	if err != nil {
-		return unnamed
+		return Holder{}
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -33,11 +43,11 @@ func owner(proc string, inode uint64) string {
 		}
 		for _, f := range files {
 			if target, err := os.Readlink(filepath.Join(dir, "fd", f.Name())); err == nil && target == want {
-				return fmt.Sprintf("%s (pid %d)", processName(dir), pid)
+				return Holder{Name: processName(dir), PID: pid}
 			}
 		}
 	}
-	return unnamed
+	return Holder{}
 }
 
 // processName is the process's own word for itself, at most 15 bytes, without what could

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,8 +29,8 @@ func (h *Host) Cgroup() string {
 	return "k3m" + hex.EncodeToString(sum[:4])
 }
 
-// Snapshot lists processes (but for the host's first), mounts, interfaces, routes,
-// packet-filter rules, cgroups, and files outside of the node's directories.
+// Snapshot lists processes (but for the host's first), mounts, interfaces, routes and the
+// rules that choose among their tables, packet-filter rules, cgroups, and files outside of the node's directories.
 func (h *Host) Snapshot() (Snapshot, error) {
 	var s Snapshot
 	add := func(what string, which ...string) {
@@ -65,6 +66,13 @@ func (h *Host) Snapshot() (Snapshot, error) {
 			continue
 		}
 		add("route", r.String())
+	}
+	policies, err := h.links.RuleList(netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range policies {
+		add("routing rule", r.String())
 	}
 	add("packet filter", h.rules()...)
 	add("network namespace", names(h.Path("/run/netns"))...)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/k3m-io/k3m/plugins/internal/klogs"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -58,7 +59,7 @@ func (*plugin) Run(ctx context.Context, host *sdk.Host) error {
 	if err != nil {
 		return err
 	}
-	if err := captureKlog(host.Logger()); err != nil {
+	if err := klogs.Capture(host.Logger()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

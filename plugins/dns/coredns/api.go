@@ -2,12 +2,13 @@ package coredns
 
 import (
 	"fmt"
-	"net/http"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k3m-io/k3m/plugins/internal/identity"
 )
 
 // api is the component's way to the Kubernetes API.
@@ -28,25 +29,13 @@ func newAPI(kubeconfig string, refused func()) (*api, error) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.UserAgent = "k3m-dns-coredns"
 	config.QPS = -1 // a handful of watches and now and then an Event
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(request *http.Request) (*http.Response, error) {
-			response, err := next.RoundTrip(request)
-			if err == nil && response.StatusCode == http.StatusUnauthorized {
-				refused()
-			}
-			return response, err
-		})
-	})
+	identity.Watch(config, refused)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the API: %w", err)
 	}
 	return &api{kubeconfig: kubeconfig, config: config, client: client}, nil
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // clientConfig is what CoreDNS's kubernetes plugin takes a client's configuration from.
 type clientConfig struct {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/plugins/internal/klogs"
 	"github.com/k3m-io/k3m/plugins/local-storage/local-path/pathpattern"
 	"github.com/k3m-io/k3m/sdk"
 )
@@ -79,7 +80,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	if err != nil {
 		return fmt.Errorf("pathPattern: %w", err)
 	}
-	if err := captureKlog(host.Logger()); err != nil {
+	if err := klogs.Capture(host.Logger()); err != nil {
 		return err
 	}
 	if p.confine != nil {

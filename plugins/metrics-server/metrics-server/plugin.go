@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/k3m-io/k3m/plugins/internal/klogs"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -64,7 +65,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		}
 		return fmt.Errorf("configuration of metrics-server.metrics-server: %s", strings.Join(texts, "; "))
 	}
-	if err := captureKlog(host.Logger()); err != nil {
+	if err := klogs.Capture(host.Logger(), atEachStart); err != nil {
 		return err
 	}
 	s, err := newServer(ctx, cfg, host)
@@ -76,3 +77,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	}
 	return s.run(ctx)
 }
+
+// atEachStart is what the API machinery warns of, as metrics-server's scheme knows a version of
+// the API that it doesn't serve.
+const atEachStart = "Skipping API metrics.k8s.io/"

@@ -3,7 +3,6 @@ package nftables
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k3m-io/k3m/plugins/internal/identity"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
@@ -47,15 +47,7 @@ func newClients(kubeconfig string, refused func()) (clients, error) {
 
 	config.NegotiatedSerializer = codecs
 	config.UserAgent = "k3m-network-policy-nftables"
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(request *http.Request) (*http.Response, error) {
-			response, err := next.RoundTrip(request)
-			if err == nil && response.StatusCode == http.StatusUnauthorized {
-				refused()
-			}
-			return response, err
-		})
-	})
+	identity.Watch(config, refused)
 	var c clients
 	for _, group := range []struct {
 		client  *rest.Interface
@@ -75,10 +67,6 @@ func newClients(kubeconfig string, refused func()) (clients, error) {
 	}
 	return c, nil
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // nodeComponents is the API's object.
 type nodeComponents struct {

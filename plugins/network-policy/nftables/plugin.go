@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/knftables"
 
+	"github.com/k3m-io/k3m/plugins/internal/klogs"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -66,7 +67,7 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	if network.bridge == "" {
 		frames = nil
 	}
-	if err := captureKlog(host.Logger()); err != nil {
+	if err := klogs.Capture(host.Logger()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
