@@ -186,10 +186,10 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
-		{"progress", s.showProgress},
-		{"watchdog", s.watchdog},
 		{"snapshots", s.keepSnapshots},
 		{"manifests", s.keepManifests},
+		{"progress", s.showProgress},
+		{"watchdog", s.watchdog},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

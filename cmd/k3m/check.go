@@ -95,12 +95,8 @@ func (p *plan) hostOptions() hostcheck.Options {
 	if len(cfg.NodeIPs) > 0 {
 		node = cfg.NodeIPs[0]
 	}
-	api := netip.Addr{} // all
-	if !cfg.BindAddress.IsUnspecified() {
-		api = cfg.BindAddress
-	}
 	o.Ports = []hostcheck.Port{
-		{Who: "the API", Protocol: "TCP", Address: api, Number: uint16(cfg.HTTPSPort)},
+		{Who: "the API", Protocol: "TCP", Address: cfg.BindAddress, Number: uint16(cfg.HTTPSPort)},
 		{Who: "the kubelet", Protocol: "TCP", Address: node, Number: p.kubeletPort()},
 		{Who: "the kubelet's health check", Protocol: "TCP", Address: loopback, Number: 10248},
 		{Who: "kube-proxy's metrics", Protocol: "TCP", Address: loopback, Number: 10249, Optional: true},

@@ -83,8 +83,7 @@ func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultClusterCIDR)}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultServiceCIDR)},
 		ClusterDomain: DefaultClusterDomain, NodePorts: PortRange{30000, 32767}, HTTPSPort: APIPort, KubeconfigGID: -1, LogFormat: "text",
-		PauseImage:    DefaultPauseImage,
-		DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
+		PauseImage: DefaultPauseImage, DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
 	}
 	found := maps.Clone(l.strong)
 	_, named := found["config"]

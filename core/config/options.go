@@ -22,9 +22,6 @@ type option struct {
 	list bool
 	// boolean says that the flag alone means true.
 	boolean bool
-	// short options set a key of a component's block: not set is another thing than the key's
-	// default.
-	short bool
 	// secret options are never taken from a command line that others can read; see
 	// package secret, which moves them to a descriptor before the server starts.
 	secret bool
@@ -109,7 +106,7 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
 // options are all settings of `k3m server`, in the order of its help text.
-var options = slices.Concat(mainOptions, nodeOptions, clusterOptions, apiOptions, imageOptions)
+var options = slices.Concat(mainOptions, imageOptions, nodeOptions, clusterOptions, apiOptions)
 
 // mainOptions are those of which a user first thinks, and the rest.
 var mainOptions = []option{

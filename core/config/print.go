@@ -81,7 +81,7 @@ func (c *Config) printOption(b *bytes.Buffer, o *option) {
 			for _, text := range value(c) {
 				values = append(values, Value{text, "default"})
 			}
-		} else if o.boolean && !o.short {
+		} else if o.boolean {
 			values = []Value{{"false", "default"}}
 		} else {
 			printLine(b, "# "+o.name+": not set", "default")
