@@ -62,6 +62,9 @@ func TestManual(t *testing.T) {
 		case o.name == "node-name": // the hostname
 		case o.name == "default-local-storage-path":
 			want = []string{"<data-dir>/storage"}
+		case o.name == "snapshot-dir":
+			want = []string{"<data-dir>/server/snapshots"}
+		case o.name == "pause-image": // "the carried one"
 		case effective[o.name] != nil:
 			want = effective[o.name](c)
 		case o.boolean:

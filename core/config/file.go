@@ -74,16 +74,19 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntaxError puts the place of a mistake in front, with the column where the line's text begins.
 func syntaxError(name string, text []byte, err error) error {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	number := 1 // which the parser leaves out
 	if at := yamlLine.FindStringSubmatch(message); at != nil {
-		number, _ := strconv.Atoi(at[1]) // digits
-		column := 1
-		if lines := bytes.Split(text, []byte("\n")); number <= len(lines) {
-			line := lines[number-1]
-			column += len(line) - len(bytes.TrimLeft(line, " "))
+		if n, err := strconv.Atoi(at[1]); err == nil && n > 0 {
+			number = n
 		}
-		name = fmt.Sprintf("%s:%d:%d", name, number, column)
 		message = message[len(at[0]):]
 	}
+	column := 1
+	if lines := bytes.Split(text, []byte("\n")); number <= len(lines) {
+		line := lines[number-1]
+		column += len(line) - len(bytes.TrimLeft(line, " "))
+	}
+	name = fmt.Sprintf("%s:%d:%d", name, number, column)
 	return &Error{name, oneLine(message) + "; this is not YAML"}
 }
 

@@ -29,6 +29,11 @@ var effective = map[string]func(c *Config) []string{
 	"cluster-domain":             func(c *Config) []string { return []string{c.ClusterDomain} },
 	"https-listen-port":          func(c *Config) []string { return []string{strconv.Itoa(c.HTTPSPort)} },
 	"default-local-storage-path": func(c *Config) []string { return []string{c.LocalStoragePath} },
+	"pause-image":                func(c *Config) []string { return []string{c.PauseImage} },
+	"datastore-sync":             func(c *Config) []string { return []string{c.DatastoreSync} },
+	"snapshot-schedule":          func(c *Config) []string { return []string{c.SnapshotSchedule} },
+	"snapshot-retention":         func(c *Config) []string { return []string{strconv.Itoa(c.SnapshotRetention)} },
+	"snapshot-dir":               func(c *Config) []string { return []string{c.SnapshotDir} },
 	"log-format":                 func(c *Config) []string { return []string{c.LogFormat} },
 }
 

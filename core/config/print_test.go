@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -76,18 +75,7 @@ func TestPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, config := range []*Config{c, again} {
-		config.File, config.settings = "", nil
-		for id, block := range config.Components {
-			config.Components[id] = Component{Raw: block.Raw}
-		}
-		for _, values := range [][]Value{config.Enable, config.Disable, config.KubeletArgs} {
-			for i := range values {
-				values[i].Source = ""
-			}
-		}
-	}
-	if !reflect.DeepEqual(c, again) {
-		t.Errorf("printed and read again it is\n%+v\nand was\n%+v", again, c)
+	if said(c) != said(again) {
+		t.Errorf("printed and read again it is\n%s\nand was\n%s", said(again), said(c))
 	}
 }
