@@ -65,7 +65,7 @@ generate: ## Generate the wire contract's Go code anew (needs protobuf-compiler)
 
 verify: generate ## Check that generated code, module files and formatting are as committed
 	@for m in . $(MODULES) test/conformance/suite; do (cd $$m && GOFLAGS= $(GO) mod tidy -diff) || exit 1; done
-	@test -z "$$(gofmt -l cmd components core plugins sdk test docs)" || { gofmt -l cmd components core plugins sdk test docs; exit 1; }
+	@test -z "$$(gofmt -l cmd components core plugins registries sdk test docs)" || { gofmt -l cmd components core plugins registries sdk test docs; exit 1; }
 	git diff --exit-code -- sdk/proto
 
 bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints JSON

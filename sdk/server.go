@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/k3m-io/k3m/sdk/internal/text"
@@ -89,6 +90,7 @@ func (s *server) Run(r *pluginv1.RunRequest, stream grpc.ServerStreamingServer[p
 	if err != nil {
 		return err
 	}
+	defer time.AfterFunc(settleAfter, settle).Stop()
 
 	// A goroutine of its own, so that reports travel while Run blocks. A panic in it
 	// ends the process, with its stack on stderr.

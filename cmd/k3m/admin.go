@@ -78,6 +78,7 @@ func (s *server) adminRoutes(mux *http.ServeMux) {
 	s.componentRoutes(mux)
 	s.statusRoutes(mux)
 	s.logRoutes(mux)
+	s.snapshotRoutes(mux)
 	if s.plan.cfg.Profiling {
 		profilingRoutes(mux)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,6 +52,7 @@ type server struct {
 	health *health.Board
 
 	lock         *datastore.Lock
+	snapshots    sync.Mutex // held while one is made
 	controlPlane *controlplane.ControlPlane
 	agent        *agent.Agent
 	components   *components.Supervisor
@@ -114,6 +116,7 @@ func (s *server) prepare(log *logging.Log) error {
 		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
 		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
 		Component: s.groups, Services: s.services,
+		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
 	})
 	s.components = components.NewSupervisor(components.Options{
@@ -149,7 +152,7 @@ func (s *server) record() error {
 	cfg := s.plan.cfg
 	start := ledger.Start{
 		NodeName: cfg.NodeName, DataDir: cfg.DataDir, RunDir: cfg.RunDir, Kubeconfig: cfg.WriteKubeconfig, LocalStoragePath: cfg.LocalStoragePath,
-		Release: shortVersion(),
+		SnapshotDir: cfg.SnapshotDir, Release: shortVersion(),
 	}
 	for _, e := range s.plan.selection.Entries {
 		start.Components = append(start.Components, e.ID())
@@ -172,6 +175,8 @@ func (s *server) run(ctx context.Context) error {
 		{"agent", s.agent.Run},
 		{"boot", s.boot},
 		{"health", s.watchHealth},
+		{"snapshots", s.keepSnapshots},
+		{"manifests", s.keepManifests},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {

@@ -58,6 +58,9 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
 		return nil, err
 	}
+	if err := checkRegistries(cfg, selection, p.configs); err != nil {
+		return nil, err
+	}
 	if p.args, err = kubernetesArgs(cfg); err != nil {
 		return nil, err
 	}
@@ -124,11 +127,8 @@ func choices(values []config.Value) []components.Choice {
 	return all
 }
 
-// flannelID is the component that --flannel-backend is a short form for.
-const flannelID = "cni.flannel"
-
-// componentConfigs are the blocks of the configuration file, with --flannel-backend's
-// value added to its component's, checked.
+// componentConfigs are the blocks of the configuration file, with the values of options that
+// are short forms added, checked.
 func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection components.Selection) (map[string]json.RawMessage, error) {
 	var known []string
 	for _, e := range catalog.Entries() {
@@ -142,22 +142,28 @@ func componentConfigs(cfg *config.Config, catalog *components.Catalog, selection
 		}
 		configs[id] = block.Raw
 	}
-	if err := addBackend(cfg, selection, configs); err != nil {
-		return nil, err
+	short := shortForms(cfg)
+	for _, s := range short {
+		if err := s.add(cfg, selection, configs); err != nil {
+			return nil, err
+		}
 	}
-	return configs, checkConfigs(cfg, catalog, configs)
+	return configs, checkConfigs(cfg, catalog, configs, short)
 }
 
 // checkConfigs compares the blocks with the schemas that the components have on record,
 // without starting any.
-func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[string]json.RawMessage) error {
+func checkConfigs(cfg *config.Config, catalog *components.Catalog, configs map[string]json.RawMessage, short []shortForm) error {
 	for _, id := range slices.Sorted(maps.Keys(configs)) {
 		entry, _ := catalog.Find(id)
 		problems := sdk.CheckConfig(entry.Info.ConfigSchema, configs[id])
 		if len(problems) == 0 {
 			continue
 		}
-		source := cfg.FlannelBackend.Source
+		source := ""
+		if i := slices.IndexFunc(short, func(s shortForm) bool { return s.id == id }); i >= 0 {
+			source = short[i].option.Source
+		}
 		if block, ok := cfg.Components[id]; ok {
 			source = block.At(problems[0].Path)
 		}
@@ -177,35 +183,6 @@ func (p *plan) flannelBackend() string {
 		return config.FlannelBackends[0]
 	}
 	return block.Backend
-}
-
-// addBackend puts --flannel-backend's value into the block of its component.
-func addBackend(cfg *config.Config, selection components.Selection, configs map[string]json.RawMessage) error {
-	backend := cfg.FlannelBackend
-	if backend.Text == "" {
-		return nil
-	}
-	selected := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.ID() == flannelID })
-	if !selected {
-		return &config.Error{Source: backend.Source, Message: "sets the backend of " + flannelID + ", which is not among the chosen components"}
-	}
-	block := map[string]any{}
-	if raw, ok := configs[flannelID]; ok {
-		if err := json.Unmarshal(raw, &block); err != nil {
-			return &config.Error{Source: cfg.Components[flannelID].Source, Message: err.Error()}
-		}
-	}
-	if other, ok := block["backend"]; ok && other != backend.Text {
-		return &config.Error{Source: backend.Source, Message: fmt.Sprintf("says %q, but backend is %v at %s; keep one of them",
-			backend.Text, other, cfg.Components[flannelID].Source)}
-	}
-	block["backend"] = backend.Text
-	raw, err := json.Marshal(block)
-	if err != nil {
-		return err
-	}
-	configs[flannelID] = raw
-	return nil
 }
 
 // cgroupParent is the cgroup below which a node keeps its own: several nodes can live on
@@ -233,7 +210,7 @@ func (p *plan) facts() sdk.Facts {
 	return sdk.Facts{
 		NodeName: p.cfg.NodeName, NodeIPs: p.cfg.NodeIPs,
 		LocalStoragePath: p.cfg.LocalStoragePath,
-		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: config.PauseImage,
+		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: p.cfg.PauseImage,
 		Paths: sdk.Paths{
 			BinDir:           filepath.Join(p.bundle, "bin"),
 			CarriedCNIDir:    filepath.Join(p.bundle, "cni"),

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -49,6 +51,45 @@ func TestComponentConfigs(t *testing.T) {
 			}
 			if err == nil && string(configs["cni.flannel"]) != tc.want {
 				t.Errorf("block is %s, want %s", configs["cni.flannel"], tc.want)
+			}
+		})
+	}
+}
+
+// TestRegistriesFile: a mistake in registries.yaml is told where it stands, before anything
+// starts.
+func TestRegistriesFile(t *testing.T) {
+	containerd := components.Entry{Info: sdk.Info{Kind: "runtime", Name: "containerd", ConfigSchema: json.RawMessage(
+		`{"type":"object","additionalProperties":false,"properties":{"registries":{"type":"string"}}}`)}}
+	all := components.Selection{Entries: []components.Entry{containerd}}
+	catalog := components.NewCatalog(t.TempDir(), containerd)
+	file := filepath.Join(t.TempDir(), "registries.yaml")
+	if err := os.WriteFile(file, []byte("mirrors:\n  docker.io: {endpoints: [x]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flag := func(path string) config.Config {
+		return config.Config{PrivateRegistry: config.Value{Text: path, Source: "--private-registry"}}
+	}
+	for name, tc := range map[string]struct {
+		cfg       config.Config
+		selection components.Selection
+		err       string // none: it is good
+	}{
+		"no file at the default place": {selection: all},
+		"a mistake":                    {cfg: flag(file), selection: all, err: file + ":2:15: unknown key \"endpoints\""},
+		"a file that is not there":     {cfg: flag(file + "x"), selection: all, err: "--private-registry: "},
+		"in the component's block": {cfg: config.Config{Components: map[string]config.Component{containerdID: {
+			Raw: json.RawMessage(`{"registries":"/nowhere"}`), Source: "config.yaml:2:3", Places: map[string]string{"registries": "config.yaml:3:5"}}}},
+			selection: all, err: "config.yaml:3:5: "},
+		"another runtime": {cfg: flag(file), err: "--private-registry: sets the registries of runtime.containerd, which is not among the chosen components"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			configs, err := componentConfigs(&tc.cfg, catalog, tc.selection)
+			if err == nil {
+				err = checkRegistries(&tc.cfg, tc.selection, configs)
+			}
+			if (err != nil) != (tc.err != "") || err != nil && !strings.HasPrefix(err.Error(), tc.err) {
+				t.Errorf("error is %v, want %q", err, tc.err)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -74,6 +75,7 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 		return err
 	}
 	restoreKubernetesFlags()
+	debug.SetGCPercent(bootGCPercent)
 	s, err := newServer(plan, loader, hangup, log)
 	if err != nil {
 		return err

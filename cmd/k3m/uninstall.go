@@ -190,6 +190,9 @@ func (r removal) removeFiles(out io.Writer, made *ledger.Ledger) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if dir := made.SnapshotDir; dir != "" && !strings.HasPrefix(dir, r.dataDir+"/") {
+		fmt.Fprintf(out, "the snapshots in %s stay\n", dir)
+	}
 	if r.keepData {
 		fmt.Fprintf(out, "kept the cluster's state in %s; `k3m server` starts it again\n", r.dataDir)
 		return nil

@@ -5,28 +5,22 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
 	admission "k8s.io/client-go/applyconfigurations/admissionregistration/v1"
 	rbac "k8s.io/client-go/applyconfigurations/rbac/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 	"sigs.k8s.io/yaml"
 
+	"github.com/k3m-io/k3m/core/objects"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
 
@@ -34,9 +28,8 @@ import (
 var definitions embed.FS
 
 var (
-	definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	nodeResource       = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.NodeComponentsResource}
-	componentResource  = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.ComponentResource}
+	nodeResource      = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.NodeComponentsResource}
+	componentResource = schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: nodestatus.ComponentResource}
 )
 
 const (
@@ -76,7 +69,7 @@ func install(ctx context.Context, client kubernetes.Interface, objects dynamic.I
 	return nil
 }
 
-func installDefinition(ctx context.Context, objects dynamic.Interface, file string) error {
+func installDefinition(ctx context.Context, client dynamic.Interface, file string) error {
 	text, err := definitions.ReadFile(file)
 	if err != nil {
 		return err
@@ -85,50 +78,7 @@ func installDefinition(ctx context.Context, objects dynamic.Interface, file stri
 	if err := yaml.Unmarshal(text, &definition.Object); err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
 	}
-	client := objects.Resource(definitionResource)
-	if _, err := client.Apply(ctx, definition.GetName(), definition, apply); err != nil {
-		return err
-	}
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, definition.GetName()).String()
-	lists := &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = only
-			return client.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = only
-			return client.Watch(ctx, o)
-		},
-	}
-	_, err = watchtools.UntilWithSync(ctx, lists, &unstructured.Unstructured{}, nil, func(e watch.Event) (bool, error) {
-		object, ok := e.Object.(*unstructured.Unstructured)
-		return ok && e.Type != watch.Deleted && established(object), nil
-	})
-	if err != nil {
-		return err
-	}
-	resource, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
-	return served(ctx, objects.Resource(schema.GroupVersionResource{Group: nodestatus.Group, Version: nodestatus.Version, Resource: resource}))
-}
-
-func established(definition *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
-	return slices.ContainsFunc(conditions, func(c any) bool {
-		condition, ok := c.(map[string]any)
-		return ok && condition["type"] == "Established" && condition["status"] == "True"
-	})
-}
-
-// served waits until the API answers for a kind that is Established: its handler reads the
-// condition from a cache of its own, and there is no event for that.
-func served(ctx context.Context, objects dynamic.ResourceInterface) error {
-	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
-		_, err := objects.List(ctx, metav1.ListOptions{Limit: 1})
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return err == nil, err
-	})
+	return objects.Install(ctx, client, definition, fieldManager)
 }
 
 // fence keeps the nodes' own identities from writes that RBAC and NodeRestriction let through.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/k3m-io/k3m/core/health"
+	"github.com/k3m-io/k3m/core/objects"
 	"github.com/k3m-io/k3m/sdk"
 	"github.com/k3m-io/k3m/sdk/nodestatus"
 )
@@ -323,5 +324,5 @@ const idLabel = "k3m.io/component"
 
 // referenceTo names an object.
 func referenceTo(o *unstructured.Unstructured) nodestatus.ObjectReference {
-	return nodestatus.ObjectReference{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	return objects.ReferenceTo(o)
 }

@@ -17,11 +17,14 @@ const (
 	DefaultFile       = "/etc/k3m/config.yaml"
 	DefaultKubeconfig = "/etc/k3m/k3m.yaml"
 
-	// PauseImage is the sandbox image's reference. The distribution carries it.
-	PauseImage = "registry.k3m.io/pause:1"
+	// DefaultPauseImage is the sandbox image that the distribution carries.
+	DefaultPauseImage = "registry.k3m.io/pause:1"
 	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
 	DefaultClusterDNS    = "10.43.0.10"
 	DefaultClusterDomain = "cluster.local"
+	// DefaultSnapshotSchedule and DefaultSnapshotRetention are those of k3s.
+	DefaultSnapshotSchedule  = "0 */12 * * *"
+	DefaultSnapshotRetention = 5
 	// APIPort is where the API server and the supervisor listen.
 	APIPort = 6443
 )
@@ -85,6 +88,14 @@ type Config struct {
 	// LocalStoragePath is where volumes on the node's disk lie, absolute.
 	LocalStoragePath string
 
+	// DatastoreSync is "full" or "normal": see datastore.Sync.
+	DatastoreSync string
+	// SnapshotSchedule is when snapshots are made, as in a crontab; empty for never.
+	// SnapshotRetention is how many of those are kept, SnapshotDir where they lie, absolute.
+	SnapshotSchedule  string
+	SnapshotRetention int
+	SnapshotDir       string
+
 	// Token is the cluster's join secret; empty means that one is made. It must not
 	// be logged.
 	Token string
@@ -93,6 +104,11 @@ type Config struct {
 	Enable, Disable []Value
 	// FlannelBackend is "" or the backend that --flannel-backend named.
 	FlannelBackend Value
+	// Snapshotter, PrivateRegistry and DisableDefaultRegistryEndpoint are "" or what the flags
+	// of those names say; the path is absolute, the last one "true" or "false".
+	Snapshotter, PrivateRegistry, DisableDefaultRegistryEndpoint Value
+	// PauseImage is the sandbox image's reference.
+	PauseImage string
 	// Components are the configuration blocks by component ID.
 	Components map[string]Component
 
@@ -130,6 +146,9 @@ func (c *Config) Changed(other *Config) []string {
 
 // AgentDir is the folder of what every node keeps.
 func (c *Config) AgentDir() string { return filepath.Join(c.DataDir, "agent") }
+
+// SnapshotDir is the default folder of a data directory's snapshots.
+func SnapshotDir(dataDir string) string { return filepath.Join(dataDir, "server", "snapshots") }
 
 // Texts are the values without their sources.
 func Texts(values []Value) []string {

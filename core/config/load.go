@@ -82,6 +82,8 @@ func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 	c := &Config{
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
 		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
+		PauseImage: DefaultPauseImage,
+		DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
 	}
 	found := maps.Clone(l.strong)
 	_, named := found["config"]
@@ -142,6 +144,9 @@ func finish(c *Config, env Environment) error {
 	}
 	if c.LocalStoragePath == "" {
 		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
+	}
+	if c.SnapshotDir == "" {
+		c.SnapshotDir = SnapshotDir(c.DataDir)
 	}
 	if len(c.NodeIPs) > 1 {
 		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}

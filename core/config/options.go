@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/k3m-io/k3m/sdk/nearest"
@@ -119,7 +120,10 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
 // options are all settings of `k3m server`, in the order of its help text.
-var options = []option{
+var options = slices.Concat(mainOptions, imageOptions)
+
+// mainOptions are those of which a user first thinks, and the rest.
+var mainOptions = []option{
 	{name: "config", usage: "configuration file (default " + DefaultFile + ")",
 		set: path(func(c *Config) *string { return &c.File })},
 	{name: "data-dir", usage: "where the node keeps its state (default " + DefaultDataDir + ")",
@@ -198,6 +202,24 @@ var options = []option{
 		})},
 	{name: "default-local-storage-path", usage: "where volumes on the node's disk lie (default <data-dir>/storage)",
 		set: path(func(c *Config) *string { return &c.LocalStoragePath })},
+	{name: "datastore-sync", usage: "when a write counts as done: full (on the disk), normal (spares flash cards; a power cut loses the last writes) (default full)",
+		set: choice(func(c *Config) *string { return &c.DatastoreSync }, "full", "normal")},
+	{name: "snapshot-schedule", usage: "when snapshots of the datastore are made, as in a crontab, or off (default " + DefaultSnapshotSchedule + ")",
+		set: one(func(c *Config, v Value) error {
+			if v.Text == "off" {
+				c.SnapshotSchedule = ""
+				return nil
+			}
+			if _, err := cron.ParseStandard(v.Text); err != nil {
+				return &Error{v.Source, fmt.Sprintf("%q is neither off nor a schedule such as %q or @daily: %v", v.Text, DefaultSnapshotSchedule, err)}
+			}
+			c.SnapshotSchedule = v.Text
+			return nil
+		})},
+	{name: "snapshot-retention", usage: "how many scheduled snapshots are kept (default " + strconv.Itoa(DefaultSnapshotRetention) + ")",
+		set: number(func(c *Config) *int { return &c.SnapshotRetention }, 1, 1000)},
+	{name: "snapshot-dir", usage: "where snapshots lie (default <data-dir>/server/snapshots)",
+		set: path(func(c *Config) *string { return &c.SnapshotDir })},
 	{name: "kube-apiserver-arg", list: true, usage: "flag for kube-apiserver, as name=value",
 		set: upstream(func(c *Config) *[]Value { return &c.APIServerArgs })},
 	{name: "kube-controller-manager-arg", list: true, usage: "flag for kube-controller-manager, as name=value",

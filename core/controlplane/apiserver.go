@@ -193,7 +193,7 @@ func (c *ControlPlane) apiServerDefaults(creds *credentials, storage string) ([]
 
 		{name: "shutdown-watch-termination-grace-period", value: watchGracePeriod.String()},
 	}
-	return c.appendAnonymous(defaults)
+	return c.appendAnonymous(append(defaults, singleServerDefaults()...))
 }
 
 // appendAnonymous limits anonymous requests to health checks by an authentication

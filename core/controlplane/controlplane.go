@@ -171,7 +171,9 @@ func (c *ControlPlane) prepare(ctx context.Context, listener net.Listener) (*cre
 	}
 	var store *datastore.Store
 	open := func() (err error) {
-		store, err = datastore.Open(ctx, datastore.Options{File: database, Socket: c.opts.socket()})
+		store, err = datastore.Open(ctx, datastore.Options{
+			File: database, Socket: c.opts.socket(), Sync: c.opts.Sync, Health: c.opts.Health,
+		})
 		return err
 	}
 	if !exists {

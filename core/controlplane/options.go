@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/k3m-io/k3m/core/datastore"
+	"github.com/k3m-io/k3m/core/health"
 )
 
 // Options say what control plane to run. Everything but Args and the fields marked so is
@@ -50,6 +53,11 @@ type Options struct {
 	// TLS, and whether it may have a certificate for them. Optional.
 	Services func(id, node string) (services []string, ok bool)
 
+	// Sync says when a write to the datastore counts as done; Health hears when its disk fails.
+	// Both are optional.
+	Sync   datastore.Sync
+	Health *health.Board
+
 	// Args are the user's own arguments. Check them with Args.Validate before anything else.
 	Args Args
 }
@@ -80,6 +88,11 @@ func ServerCAFile(dataDir string) string {
 // Options.KubeconfigPath.
 func AdminKubeconfig(dataDir string) string {
 	return filepath.Join(dataDir, "server", "cred", "admin.kubeconfig")
+}
+
+// ManifestsDir is the folder of files whose objects are kept applied.
+func ManifestsDir(dataDir string) string {
+	return filepath.Join(dataDir, "server", "manifests")
 }
 
 // LockFile is the lock of a server on a data directory, for datastore.AcquireLock.

@@ -20,6 +20,9 @@ func applyShared(args Args, opts *options.ServerRunOptions, fs *pflag.FlagSet) e
 	if err != nil {
 		return err
 	}
+	if gate := [2]string{"feature-gates", peerProxyGate}; settings[gate].value == "" {
+		settings[gate] = setting{"false", APIServer}
+	}
 	for key, s := range settings {
 		value := s.value
 		if key[0] == "feature-gates" {

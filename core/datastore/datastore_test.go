@@ -156,7 +156,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"a corrupt file": {
 			datastore.Options{File: corrupt, Socket: filepath.Join(dir, "s", "kine.sock")},
-			"restore it from a backup",
+			"file is not a database): k3m leaves it as it is and does not start on it; `k3m snapshot list` shows what can be restored",
 		},
 		"a path too long for a socket": {
 			datastore.Options{File: filepath.Join(dir, "x.db"), Socket: filepath.Join(dir, strings.Repeat("x", 100), "kine.sock")},
@@ -222,7 +222,7 @@ func closeDB(t *testing.T, db *sql.DB) {
 
 const holderEnv = "K3M_TEST_HOLD_LOCK"
 
-// TestMain holds a lock when another test starts this executable for that.
+// TestMain holds a lock, or makes a storm, when another test starts this executable for that.
 func TestMain(m *testing.M) {
 	if file := os.Getenv(holderEnv); file != "" {
 		if _, err := datastore.AcquireLock(file); err != nil {
@@ -231,6 +231,10 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println("locked")
 		select {} // until it is killed
+	}
+	if dir, sync, ok := strings.Cut(os.Getenv(stormEnv), ":"); ok {
+		fmt.Println("failed:", storm(dir, datastore.Sync(sync)))
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }

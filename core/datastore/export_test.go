@@ -1,4 +1,7 @@
 package datastore
 
 // DataSourceName is for tests.
-var DataSourceName = dataSourceName
+func DataSourceName(file string) string { return dataSourceName(file, SyncFull) }
+
+// DataSourceNameOf is for tests.
+var DataSourceNameOf = dataSourceName

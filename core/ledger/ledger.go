@@ -28,10 +28,11 @@ const maxFile = 1 << 20
 
 // Ledger is what is known of a node.
 type Ledger struct {
-	// NodeName, Kubeconfig and LocalStoragePath are those of the last start.
+	// NodeName, Kubeconfig, LocalStoragePath and SnapshotDir are those of the last start.
 	NodeName         string `json:"nodeName,omitempty"`
 	Kubeconfig       string `json:"kubeconfig"`
 	LocalStoragePath string `json:"localStoragePath,omitempty"`
+	SnapshotDir      string `json:"snapshotDir,omitempty"`
 
 	// Kubeconfigs, LocalStoragePaths and RunDirs are those of all starts, in their order.
 	Kubeconfigs       []string `json:"kubeconfigs,omitempty"`
@@ -47,7 +48,7 @@ type Ledger struct {
 
 // Start is what a start makes.
 type Start struct {
-	NodeName, DataDir, RunDir, Kubeconfig, LocalStoragePath string
+	NodeName, DataDir, RunDir, Kubeconfig, LocalStoragePath, SnapshotDir string
 
 	Release    string
 	Components []string
@@ -69,7 +70,7 @@ func Record(s Start, look func() *Machine) error {
 	if first {
 		l.Before = look()
 	}
-	l.NodeName, l.Kubeconfig, l.LocalStoragePath = s.NodeName, s.Kubeconfig, s.LocalStoragePath
+	l.NodeName, l.Kubeconfig, l.LocalStoragePath, l.SnapshotDir = s.NodeName, s.Kubeconfig, s.LocalStoragePath, s.SnapshotDir
 	l.Kubeconfigs = added(l.Kubeconfigs, s.Kubeconfig)
 	l.LocalStoragePaths = added(l.LocalStoragePaths, s.LocalStoragePath)
 	l.RunDirs = added(l.RunDirs, s.RunDir)

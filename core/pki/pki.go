@@ -55,15 +55,22 @@ func Ensure(dir string, clusterExists bool) (*PKI, error) {
 	return load(dir)
 }
 
-// look sorts the files that make up the authorities into those that are missing and those
-// that are there.
-func look(dir string) (missing, found []string, err error) {
+// ServerCAFile is the certificate, in dir, of the authority that signs what servers show.
+func ServerCAFile(dir string) string { return filepath.Join(dir, authorityNames[0]+".crt") }
+
+// Files are the paths of all that makes up the authorities in dir: who has them is the cluster.
+func Files(dir string) []string {
 	var files []string
 	for _, name := range authorityNames {
 		files = append(files, filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
 	}
-	files = append(files, filepath.Join(dir, serviceAccountName+".key"), filepath.Join(dir, serviceAccountName+".pub"))
-	for _, file := range files {
+	return append(files, filepath.Join(dir, serviceAccountName+".key"), filepath.Join(dir, serviceAccountName+".pub"))
+}
+
+// look sorts the files that make up the authorities into those that are missing and those
+// that are there.
+func look(dir string) (missing, found []string, err error) {
+	for _, file := range Files(dir) {
 		switch _, err := os.Lstat(file); {
 		case err == nil:
 			found = append(found, file)

@@ -48,7 +48,8 @@ func (s *scene) k3m(args ...string) string {
 func TestImages(t *testing.T) {
 	t.Parallel()
 	s := play(t)
-	t.Run("preloaded and pause are listed", func(t *testing.T) {
+	pinned := func(t *testing.T) map[string]bool {
+		t.Helper()
 		var list []struct {
 			Name, Tag string
 			Pinned    bool
@@ -56,20 +57,24 @@ func TestImages(t *testing.T) {
 		if err := json.Unmarshal([]byte(s.k3m("image", "list", "-o", "json")), &list); err != nil {
 			t.Fatal(err)
 		}
-		pinned := map[string]bool{}
+		all := map[string]bool{}
 		for _, image := range list {
-			pinned[image.Name+":"+image.Tag] = image.Pinned
+			all[image.Name+":"+image.Tag] = image.Pinned
 		}
-		for want, pin := range map[string]bool{images.Echo: false, images.Echo2: false, images.Busybox: false, "registry.k3m.io/pause:1": true} {
-			if got, there := pinned[want]; !there || got != pin {
-				t.Errorf("%s: pinned is %v in %v", want, got, pinned)
+		return all
+	}
+	t.Run("preloaded and pause are listed, and pinned", func(t *testing.T) {
+		all := pinned(t)
+		for _, want := range []string{images.Echo, images.Echo2, images.Busybox, "registry.k3m.io/pause:1"} {
+			if !all[want] {
+				t.Errorf("%s is not pinned, or not there, in %v", want, all)
 			}
 		}
 	})
 	t.Run("import", func(t *testing.T) {
 		s.k3m("image", "import", retagged(t, "imported"))
-		if list := s.k3m("image", "list"); !strings.Contains(list, "registry.k3m.test/imported") {
-			t.Errorf("not in %s", list)
+		if pin, there := pinned(t)["registry.k3m.test/imported:1"]; !there || pin {
+			t.Errorf("there: %v, pinned: %v", there, pin)
 		}
 	})
 	t.Run("an archive that arrives is imported", func(t *testing.T) {

@@ -46,6 +46,7 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/streaming"
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
+	_ "github.com/containerd/fuse-overlayfs-snapshotter/v2/plugin"
 
 	_ "github.com/containerd/containerd/v2/cmd/containerd/server"
 	_ "github.com/containerd/containerd/v2/cmd/ctr/app"

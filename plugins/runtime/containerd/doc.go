@@ -3,9 +3,11 @@
 //
 // plugin.go is the component; engine.go starts and stops containerd; settings.go is its
 // configuration, made of a layout (layout.go: where everything of one node lives) and of
-// what the host can do (hostcheck.go). store.go imports image archives; feed.go decides
-// which file is imported when, with watch.go (inotify) and ledger.go (what was imported
-// already). commands.go serves `k3m ctr`, `k3m crictl` and `k3m image`; cleanup.go takes
+// what the host can do (hostcheck.go), by way of the operator's template (template.go).
+// registryfile.go takes registries.yaml up, which package pull puts into force. store.go
+// imports image archives, which package archive reads; feed.go decides which file is
+// imported when, with watch.go (inotify) and ledger.go (what was imported already).
+// troubles.go tells the operator what to mend. commands.go serves `k3m ctr`, `k3m crictl` and `k3m image`; cleanup.go takes
 // a node's containers off the host, orphans.go those that nobody knows. pause/ is the sandbox image, carried/ pins runc and
 // crictl in a module of their own.
 //

@@ -11,7 +11,9 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/transfer"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/log"
 	"github.com/containerd/platforms"
@@ -30,13 +32,10 @@ type engine struct {
 	bridge   *bridge
 }
 
-// startEngine makes the node's directories and initializes containerd; shims that are
-// still running are adopted here. Nobody can call it before serve.
-func startEngine(ctx context.Context, s settings) (*engine, error) {
-	if err := s.validate(); err != nil {
-		return nil, err
-	}
-	config := s.config()
+// startEngine makes the node's directories and initializes containerd with a configuration;
+// shims that are still running are adopted here. Nobody can call it before serve. Images that
+// CRI asks for are pulled by way of wrap.
+func startEngine(ctx context.Context, s settings, config *srvconfig.Config, wrap func(transfer.Transferrer) transfer.Transferrer) (*engine, error) {
 	if err := server.CreateTopLevelDirectories(config); err != nil {
 		return nil, fmt.Errorf("make containerd's directories: %w", err)
 	}
@@ -46,8 +45,7 @@ func startEngine(ctx context.Context, s settings) (*engine, error) {
 	if err := prepareTempMounts(ctx, filepath.Join(s.root, "tmpmounts")); err != nil {
 		return nil, err
 	}
-	e := &engine{settings: s, bridge: &bridge{}}
-	registerBridge()
+	e := &engine{settings: s, bridge: &bridge{wrap: wrap}}
 	var err error
 	if e.server, err = server.New(withBridge(ctx, e.bridge), config); err != nil {
 		return nil, fmt.Errorf("initialize containerd: %w", err)
@@ -125,6 +123,8 @@ type bridge struct {
 	// cri is told of images that came without it. It would hear of them from an event
 	// too, but later.
 	cri imageUpdater
+	// wrap stands before containerd's service that pulls.
+	wrap func(transfer.Transferrer) transfer.Transferrer
 }
 
 // imageUpdater is the part of CRI's image service that reads one reference anew.
@@ -171,4 +171,30 @@ var registerBridge = sync.OnceFunc(func() {
 			return b, err
 		},
 	})
+	// containerd has no door for another service that pulls, but its registry shows the
+	// registrations themselves to the filter of Graph.
+	registry.Graph(func(r *plugin.Registration) bool {
+		if r.Type == plugins.TransferPlugin {
+			r.InitFn = wrapTransfer(r.InitFn)
+		}
+		return true
+	})
 })
+
+func wrapTransfer(start func(*plugin.InitContext) (any, error)) func(*plugin.InitContext) (any, error) {
+	return func(ic *plugin.InitContext) (any, error) {
+		b, ok := ic.Context.Value(bridgeKey{}).(*bridge)
+		if !ok {
+			return nil, errors.New("started without withBridge")
+		}
+		inner, err := start(ic)
+		if err != nil {
+			return nil, err
+		}
+		service, ok := inner.(transfer.Transferrer)
+		if !ok {
+			return nil, fmt.Errorf("the transfer service %T does not transfer", inner)
+		}
+		return b.wrap(service), nil
+	}
+}

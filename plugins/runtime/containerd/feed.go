@@ -28,8 +28,16 @@ type feed struct {
 	dir    string
 	store  store
 	ledger *ledger
-	log    hclog.Logger
+	// pin keeps the images of archives that are in the directory from being removed to make
+	// room.
+	pin bool
+	// troubles are told which archives are broken.
+	troubles *troubles
+	log      hclog.Logger
 }
+
+// archiveTrouble and an archive's name are the subject of what is wrong with it.
+const archiveTrouble = "archive "
 
 // run blocks until ctx ends. The directory is made when it is missing, also later. A
 // broken archive is logged and does not stop the others; it is tried again when it
@@ -87,12 +95,18 @@ func (f feed) follow(ctx context.Context) error {
 		for {
 			select {
 			case a := <-arrivals:
-				if a.name == "" {
+				switch {
+				case a.dir:
+				case a.name == "":
 					if err := f.scan(ctx); err != nil {
 						return err
 					}
-				} else if !a.linked || f.isLink(a.name) {
+				case a.removed:
+					f.troubles.set(archiveTrouble+a.name, "")
+					f.settle(ctx)
+				case !a.linked || f.isLink(a.name):
 					f.take(ctx, a.name, a.closed)
+					f.settle(ctx)
 				}
 			case <-ctx.Done():
 				return ctx.Err()
@@ -111,15 +125,37 @@ func (f feed) scan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	there := map[string]bool{}
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if !e.IsDir() {
+			there[e.Name()] = true
 			f.take(ctx, e.Name(), false)
 		}
 	}
+	f.troubles.keep(archiveTrouble, func(name string) bool { return there[name] })
+	f.settle(ctx)
 	return nil
+}
+
+// settle pins the images of the archives that are in the directory, and no others.
+func (f feed) settle(ctx context.Context) {
+	wanted := map[string]bool{}
+	if f.pin {
+		for name, entry := range f.ledger.files {
+			if _, err := os.Stat(filepath.Join(f.dir, name)); err == nil {
+				for _, image := range entry.Images {
+					wanted[image] = true
+				}
+			}
+		}
+	}
+	err := f.store.pin(ctx, func(name string) bool { return wanted[name] })
+	if err != nil && ctx.Err() == nil {
+		f.log.Error("pin the images of archives", "error", err)
+	}
 }
 
 // isLink tells whether a name is a symbolic link or one of several of a file.
@@ -131,7 +167,7 @@ func (f feed) isLink(name string) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFLNK || st.Nlink > 1
 }
 
-// take imports one file if it is a complete archive that was not imported yet, and logs
+// take imports one file if it is a complete archive that was not imported yet, and reports
 // how that went. A file that was closed is taken for complete: if somebody writes on,
 // another close follows.
 func (f feed) take(ctx context.Context, name string, closed bool) {
@@ -139,16 +175,26 @@ func (f feed) take(ctx context.Context, name string, closed bool) {
 		f.log.Debug("not the name of an image archive", "file", name)
 		return
 	}
+	path := filepath.Join(f.dir, name)
 	images, err := f.importFile(ctx, name, closed)
 	switch {
 	case ctx.Err() != nil: // the end of the component; the next start does it
-	case errors.Is(err, fs.ErrNotExist): // gone again
-	case err != nil:
-		f.log.Error("import an image archive; it is tried again when the file changes", "file", filepath.Join(f.dir, name), "error", err)
-	case images != nil:
-		f.log.Info("imported an image archive", "file", name, "images", images)
+	case errors.Is(err, errBeingWritten):
+		f.log.Info("an image archive is being written; it is imported when that ends", "file", path)
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // not: gone again
+		f.troubles.set(archiveTrouble+name, fmt.Sprintf("import %s: %v (nothing of it is used; replace or remove the file)",
+			path, strings.ReplaceAll(err.Error(), "\n", "; ")))
+		f.log.Error("import an image archive; it is tried again when the file changes", "file", path, "error", err)
+	default:
+		f.troubles.set(archiveTrouble+name, "")
+		if images != nil {
+			f.log.Info("imported an image archive", "file", name, "images", images)
+		}
 	}
 }
+
+// errBeingWritten says that somebody has the file open for writing. Its close is an arrival.
+var errBeingWritten = errors.New("it is being written")
 
 func isArchiveName(name string) bool {
 	return slices.ContainsFunc(archiveSuffixes, func(s string) bool { return strings.HasSuffix(name, s) })
@@ -165,15 +211,18 @@ func (f feed) importFile(ctx context.Context, name string, closed bool) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || f.ledger.unchanged(name, info) || (!closed && beingWritten(file)) {
-		return nil, nil // a file that is being written is reported when it is closed
+	if known, ok := f.ledger.unchanged(name, info); !info.Mode().IsRegular() || ok && f.store.holds(ctx, known.Images) {
+		return nil, nil
+	}
+	if !closed && beingWritten(file) {
+		return nil, errBeingWritten
 	}
 	if f.ledger.hasSize(info.Size()) {
 		sum, err := digestOf(file)
 		if err != nil {
 			return nil, fmt.Errorf("read the archive: %w", err)
 		}
-		if twin, ok := f.ledger.twin(sum); ok {
+		if twin, ok := f.ledger.twin(sum); ok && f.store.holds(ctx, twin.Images) {
 			return nil, f.ledger.record(name, info, sum, twin.Images)
 		}
 	}

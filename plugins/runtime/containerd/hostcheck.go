@@ -2,10 +2,12 @@ package containerd
 
 import (
 	"fmt"
+	"os/exec"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	fuseoverlayfs "github.com/containerd/fuse-overlayfs-snapshotter/v2"
 	"github.com/coreos/go-systemd/v22/util"
 	"golang.org/x/sys/unix"
 )
@@ -47,8 +49,20 @@ func hasCapability(c int) (bool, error) {
 // chooseSnapshotter returns the one to use for images below root and, when that is not
 // the first choice, why.
 func chooseSnapshotter(wanted, root string) (name string, reason error) {
-	if wanted == native {
+	switch wanted {
+	case native:
 		return native, nil
+	case fuse:
+		// Its mounts are made by mount.fuse3, which starts it.
+		for _, program := range []string{"fuse-overlayfs", "mount.fuse3"} {
+			if _, err := exec.LookPath(program); err != nil {
+				return native, fmt.Errorf("%w; install fuse-overlayfs and fuse3", err)
+			}
+		}
+		if err := fuseoverlayfs.Supported(root); err != nil {
+			return native, err
+		}
+		return fuse, nil
 	}
 	if err := overlayutils.Supported(root); err != nil {
 		return native, err

@@ -1,25 +1,20 @@
 package containerd
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/json"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/klauspost/compress/zstd"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/k3m-io/k3m/plugins/runtime/containerd/pause/ociarchive"
 )
 
 // TestImages drops archives into the directory of a running node, and imports by hand.
@@ -119,11 +114,45 @@ func TestImages(t *testing.T) {
 		n.waitLog(t, "broken.tar")
 		drop(t, "others.tar", archiveOf(t, "registry.test/others:1"))
 		n.waitImage("registry.test/others:1")
+		n.waitLog(t, "degraded: reason=\"import "+filepath.Join(n.facts.Paths.ImagesDir, "broken.tar"))
+		if n.has(t, "registry.test/mended:1") {
+			t.Error("half of an archive was imported")
+		}
+		ready := strings.Count(n.log.String(), "said that it is ready")
 		drop(t, "broken.tar", data)
 		n.waitImage("registry.test/mended:1")
-		if tries := strings.Count(n.log.String(), "images/broken.tar"); tries != 1 {
+		n.waitFor(t, "to be ready again", func(log string) bool { return strings.Count(log, "said that it is ready") > ready })
+		if tries := strings.Count(n.log.String(), "file="+filepath.Join(n.facts.Paths.ImagesDir, "broken.tar")); tries != 1 {
 			t.Errorf("the broken file was reported %d times", tries)
 		}
+	})
+	t.Run("a broken archive is forgotten when it is removed", func(t *testing.T) {
+		file := filepath.Join(n.facts.Paths.ImagesDir, "rubbish.tar.zst")
+		drop(t, "rubbish.tar.zst", []byte("rubbish"))
+		n.waitLog(t, "degraded: reason=\"import "+file)
+		ready := strings.Count(n.log.String(), "said that it is ready")
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		n.waitFor(t, "to be ready again", func(log string) bool { return strings.Count(log, "said that it is ready") > ready })
+	})
+	t.Run("images are pinned as long as their archive is there", func(t *testing.T) {
+		drop(t, "pinned.tar", archiveOf(t, "registry.test/pinned:1"))
+		n.waitPinned(t, "registry.test/pinned:1", true)
+		drop(t, "pinned-too.tar", archiveOf(t, "registry.test/pinned:1")) // the same bytes
+		drop(t, "after-pinned.tar", archiveOf(t, "registry.test/after-pinned:1"))
+		n.waitImage("registry.test/after-pinned:1")
+		for _, file := range []string{"pinned.tar", "after-pinned.tar"} {
+			if err := os.Remove(filepath.Join(n.facts.Paths.ImagesDir, file)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.waitPinned(t, "registry.test/after-pinned:1", false)
+		n.waitPinned(t, "registry.test/pinned:1", true)
+		if err := os.Remove(filepath.Join(n.facts.Paths.ImagesDir, "pinned-too.tar")); err != nil {
+			t.Fatal(err)
+		}
+		n.waitPinned(t, "registry.test/pinned:1", false)
 	})
 	t.Run("the same bytes are imported once", func(t *testing.T) {
 		drop(t, "twin.tar", archiveOf(t, "registry.test/oci:1"))
@@ -132,6 +161,15 @@ func TestImages(t *testing.T) {
 		if strings.Contains(n.log.String(), "file=twin.tar") {
 			t.Error("the twin was imported")
 		}
+	})
+	t.Run("an image that was removed is imported again with its archive", func(t *testing.T) {
+		const name = "registry.test/oci:1"
+		_, images := n.cri()
+		if _, err := images.RemoveImage(context.Background(), &runtime.RemoveImageRequest{Image: &runtime.ImageSpec{Image: name}}); err != nil {
+			t.Fatal(err)
+		}
+		drop(t, "oci-again.tar", archiveOf(t, name))
+		n.waitImage(name)
 	})
 	t.Run("a directory that was removed is watched again", func(t *testing.T) {
 		if err := os.RemoveAll(n.facts.Paths.ImagesDir); err != nil {
@@ -210,22 +248,31 @@ func TestImages(t *testing.T) {
 	})
 }
 
-func TestNativeSnapshotter(t *testing.T) {
-	n := newNode(t)
-	n.config.Snapshotter = native
-	n.start()
-	file := filepath.Join(t.TempDir(), "busybox.tar")
-	writeImage(t, file, busyboxImage(t, testBusybox))
-	if err := importFiles(context.Background(), io.Discard, []string{file}, n.layout); err != nil {
-		t.Fatal(err)
-	}
-	n.waitImage(testBusybox)
-	_, container := n.runPod("native")
-	if out := n.exec(container, "/bin/echo", "hello"); out != "hello\n" {
-		t.Errorf("exec wrote %q", out)
-	}
-	if _, err := os.Stat(filepath.Join(n.root, "io.containerd.snapshotter.v1.overlayfs")); err == nil {
-		t.Error("the overlay snapshotter was started too")
+// TestSnapshotters runs a pod on each that is not the default.
+func TestSnapshotters(t *testing.T) {
+	for _, snapshotter := range []string{native, fuse} {
+		t.Run(snapshotter, func(t *testing.T) {
+			if _, err := exec.LookPath("fuse-overlayfs"); snapshotter == fuse && err != nil {
+				t.Skip("needs fuse-overlayfs")
+			}
+			n := newNode(t)
+			n.config.Snapshotter = snapshotter
+			n.start()
+			file := filepath.Join(t.TempDir(), "busybox.tar")
+			writeImage(t, file, busyboxImage(t, testBusybox))
+			if err := importFiles(context.Background(), io.Discard, []string{file}, n.layout); err != nil {
+				t.Fatal(err)
+			}
+			n.waitImage(testBusybox)
+			_, container := n.runPod(snapshotter)
+			root := n.exec(container, "/bin/cat", "/proc/mounts")
+			if line, _, _ := strings.Cut(root, "\n"); strings.HasPrefix(line, "overlay ") || strings.Contains(line, fuse) != (snapshotter == fuse) {
+				t.Errorf("the container's root is %s", line)
+			}
+			if _, err := os.Stat(filepath.Join(n.root, "io.containerd.snapshotter.v1.overlayfs")); err == nil {
+				t.Error("the overlay snapshotter was started too")
+			}
+		})
 	}
 }
 
@@ -253,6 +300,20 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
+// has tells whether an image is there.
+func (n *node) has(t *testing.T, name string) bool {
+	t.Helper()
+	return slices.ContainsFunc(n.list(t), func(i image) bool { return i.Name+":"+i.Tag == name })
+}
+
+// waitPinned returns when an image is pinned, or is not.
+func (n *node) waitPinned(t *testing.T, name string, pinned bool) {
+	t.Helper()
+	n.waitFor(t, fmt.Sprintf("to have %s pinned: %v", name, pinned), func(string) bool {
+		return slices.ContainsFunc(n.list(t), func(i image) bool { return i.Name+":"+i.Tag == name && i.Pinned == pinned })
+	})
+}
+
 func (n *node) list(t *testing.T) []image {
 	t.Helper()
 	found, err := listImages(context.Background(), n.layout)
@@ -265,93 +326,16 @@ func (n *node) list(t *testing.T) []image {
 // waitLog returns when the node has logged the words.
 func (n *node) waitLog(t *testing.T, words string) {
 	t.Helper()
+	n.waitFor(t, "to log "+words, func(log string) bool { return strings.Contains(log, words) })
+}
+
+// waitFor returns when the node's log is as wanted.
+func (n *node) waitFor(t *testing.T, what string, good func(log string) bool) {
+	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if strings.Contains(n.log.String(), words) {
+		if good(n.log.String()) {
 			return
 		}
 	}
-	t.Fatalf("the node did not log %q", words)
-}
-
-func tinyImage(name string) ociarchive.Image {
-	return ociarchive.Image{Name: name, Platform: platform(), Files: map[string][]byte{"/bin/x": []byte(name)}}
-}
-
-func archiveOf(t *testing.T, name string) []byte {
-	t.Helper()
-	var buf bytes.Buffer
-	if err := ociarchive.Write(&buf, tinyImage(name)); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
-}
-
-// dockerArchive is what docker save wrote before version 25.
-func dockerArchive(t *testing.T, name string) []byte {
-	t.Helper()
-	return dockerArchiveOf(t, name, nil)
-}
-
-// dockerArchiveOf makes an archive that can't be unpacked if the digest of its layer is
-// given, and wrong.
-func dockerArchiveOf(t *testing.T, name string, diffIDs []digest.Digest) []byte {
-	t.Helper()
-	var layer bytes.Buffer
-	tw := tar.NewWriter(&layer)
-	write := func(tw *tar.Writer, name string, data []byte) {
-		if err := tw.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o755}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tw.Write(data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(tw, "bin/x", []byte(name))
-	closeWriter(t, tw)
-	if diffIDs == nil {
-		diffIDs = digests(layer.Bytes())
-	}
-	config, err := json.Marshal(ocispec.Image{Platform: platform(), RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{name}, "Layers": []string{"layer.tar"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	tw = tar.NewWriter(&out)
-	write(tw, "config.json", config)
-	write(tw, "layer.tar", layer.Bytes())
-	write(tw, "manifest.json", manifest)
-	closeWriter(t, tw)
-	return out.Bytes()
-}
-
-func gzipped(t *testing.T, data []byte) []byte {
-	t.Helper()
-	var buf bytes.Buffer
-	w := gzip.NewWriter(&buf)
-	if _, err := w.Write(data); err != nil {
-		t.Fatal(err)
-	}
-	closeWriter(t, w)
-	return buf.Bytes()
-}
-
-func zstded(t *testing.T, data []byte) []byte {
-	t.Helper()
-	w, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w.EncodeAll(data, nil)
-}
-
-// closeWriter writes what a writer holds back.
-func closeWriter(t *testing.T, w io.Closer) {
-	t.Helper()
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Fatalf("waited for the node %s", what)
 }

@@ -44,10 +44,10 @@ func openLedger(path string) (*ledger, error) {
 	return l, nil
 }
 
-// unchanged tells whether the file was imported as it is now.
-func (l *ledger) unchanged(name string, info fs.FileInfo) bool {
+// unchanged finds the import of the file as it is now.
+func (l *ledger) unchanged(name string, info fs.FileInfo) (ledgerEntry, bool) {
 	e, ok := l.files[name]
-	return ok && e.Size == info.Size() && e.ModTime.Equal(info.ModTime())
+	return e, ok && e.Size == info.Size() && e.ModTime.Equal(info.ModTime())
 }
 
 // twin finds an import of the same bytes, under whatever name.

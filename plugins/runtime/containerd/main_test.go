@@ -63,6 +63,13 @@ func buildPlugin(t *testing.T) string {
 	return executable
 }
 
+// reporter writes the endpoint to standard output, and the rest into the log.
+type reporter struct{ log hclog.Logger }
+
+func (r reporter) RuntimeReady(endpoint string) { fmt.Println(endpoint) }
+func (r reporter) Ready()                       { r.log.Info("said that it is ready") }
+func (r reporter) Degraded(reason string)       { r.log.Warn("said that it is degraded", "reason", reason) }
+
 // beNode serves until SIGTERM; it writes one line to standard output when it is ready.
 func beNode(raw string) int {
 	var n nodeProcess
@@ -74,7 +81,7 @@ func beNode(raw string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	logger := hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Info})
-	err := serve(ctx, n.Config, n.Facts, logger, func(endpoint string) { fmt.Println(endpoint) })
+	err := serve(ctx, n.Config, n.Facts, logger, reporter{logger})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "serve:", err)
 		return 1

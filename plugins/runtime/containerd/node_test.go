@@ -93,7 +93,7 @@ func newNode(t *testing.T) *node {
 	}
 	dir := t.TempDir()
 	parent := fmt.Sprintf("/k3m-test-%d-%x", os.Getpid(), time.Now().UnixNano()&0xffffff)
-	n := &node{t: t, log: &logBuffer{}}
+	n := &node{t: t, log: &logBuffer{}, config: Config{Registries: filepath.Join(dir, "etc/registries.yaml")}}
 	n.facts = sdk.Facts{
 		NodeName:     "test",
 		CgroupParent: parent,

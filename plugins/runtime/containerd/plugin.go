@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/version"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/k3m-io/k3m/plugins/runtime/containerd/pull"
 	"github.com/k3m-io/k3m/sdk"
 )
 
@@ -40,14 +42,17 @@ func (component) Run(ctx context.Context, host *sdk.Host) error {
 	if err := host.DecodeConfig(&config); err != nil {
 		return err
 	}
-	return serve(ctx, config, host.Facts(), host.Logger(), func(endpoint string) {
-		host.RuntimeReady(endpoint)
-		host.Ready()
-	})
+	return serve(ctx, config, host.Facts(), host.Logger(), host)
 }
 
-// serve calls ready once CRI answers at the endpoint, and returns when ctx ends.
-func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Logger, ready func(endpoint string)) error {
+// host is what a runtime reports to; *sdk.Host is one.
+type host interface {
+	health
+	RuntimeReady(endpoint string)
+}
+
+// serve reports the endpoint once CRI answers there, and returns when ctx ends.
+func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Logger, to host) error {
 	if err := logThrough(logger); err != nil {
 		return err
 	}
@@ -55,7 +60,16 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 	if err != nil {
 		return err
 	}
-	e, err := startEngine(ctx, s)
+	wrong := &troubles{}
+	pulls := pull.NewSettings(s.registries, config.DisableDefaultRegistryEndpoint)
+	file := &registryFile{path: config.registries(), settings: pulls, troubles: wrong, log: logger, seen: unseen}
+	file.load()      // before anybody can pull
+	registerBridge() // the configuration asks for it
+	configuration, err := s.render(ctx, s.variables(config, facts, pulls.Current()), logger)
+	if err != nil {
+		return err
+	}
+	e, err := startEngine(ctx, s, configuration, pulls.Transferrer)
 	if err != nil {
 		return err
 	}
@@ -77,13 +91,20 @@ func serve(ctx context.Context, config Config, facts sdk.Facts, logger hclog.Log
 		}
 		return err
 	}
-	ready(s.endpoint())
+	to.RuntimeReady(s.endpoint())
+	wrong.begin(to)
 
 	done, err := openLedger(filepath.Join(s.root, "imported.json"))
 	if err != nil {
 		logger.Warn("importing all image archives again", "error", err)
 	}
-	feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, log: logger}.run(ctx)
+	var g sync.WaitGroup
+	g.Go(func() { file.run(ctx) })
+	g.Go(func() {
+		images.labels = map[string]string{preloadedLabel: "true"}
+		feed{dir: facts.Paths.ImagesDir, store: images, ledger: done, pin: config.pinPreloaded(), troubles: wrong, log: logger}.run(ctx)
+	})
+	g.Wait()
 	return nil
 }
 
@@ -107,8 +128,11 @@ func prepare(config Config, facts sdk.Facts, logger hclog.Logger) (settings, err
 	if err := setPath(l.bin); err != nil {
 		return settings{}, err
 	}
-	sandbox, err := openSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
+	sandbox, err := chooseSandboxImage(filepath.Join(facts.Paths.CarriedImagesDir, "pause.tar"), facts.PauseImage)
 	if err != nil {
+		return settings{}, err
+	}
+	if err := l.validate(); err != nil {
 		return settings{}, err
 	}
 	s := settings{

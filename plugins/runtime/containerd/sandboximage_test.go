@@ -53,7 +53,7 @@ func TestSandboxImage(t *testing.T) {
 	})
 	t.Run("sandboxes don't use a replaced tag, and the next start mends it", func(t *testing.T) {
 		images := n.store(t)
-		images.replacesPinned = true // as a pull does, which nobody can refuse
+		images.labels = map[string]string{carriedLabel: "true"} // replaces it, as a pull does, which nobody can refuse
 		if _, err := images.load(context.Background(), bytes.NewReader(archiveOf(t, testPause))); err != nil {
 			t.Fatal(err)
 		}
@@ -86,6 +86,44 @@ func TestSandboxImage(t *testing.T) {
 		n.start()
 		n.checkSandboxImage(t, upgraded)
 	})
+}
+
+// TestOwnSandboxImage runs a sandbox of an image that an archive brings, and goes back to the
+// carried one.
+func TestOwnSandboxImage(t *testing.T) {
+	const own = "registry.test/pause:own"
+	n := newNode(t)
+	n.facts.PauseImage = own
+	image := pauseImage(t)
+	image.Name = own
+	writeImage(t, filepath.Join(n.facts.Paths.ImagesDir, "pause.tar"), image)
+	n.start()
+	n.waitPinned(t, own, true)
+	images := n.store(t)
+	ctx := namespaces.WithNamespace(context.Background(), namespace)
+	pods, _ := n.cri()
+	s, err := pods.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: n.sandboxConfig(t, "own")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	container, err := images.client.ContainerService().Get(ctx, s.PodSandboxId)
+	if err != nil || container.Image != own {
+		t.Errorf("the sandbox is made of %q (%v), want %q", container.Image, err, own)
+	}
+	image.Config.User = "65534:65534"
+	writeImage(t, filepath.Join(n.facts.Paths.ImagesDir, "next.tar"), image)
+	n.waitLog(t, "file=next.tar") // who chose it may also replace it
+
+	n.stop()
+	n.facts.PauseImage = testPause
+	for _, file := range []string{"pause.tar", "next.tar"} {
+		if err := os.Remove(filepath.Join(n.facts.Paths.ImagesDir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.start()
+	n.waitPinned(t, own, false)
+	n.checkSandboxImage(t, n.carried(t))
 }
 
 // TestFailedImportKeepsNames imports an archive that can't be unpacked, of a name that is

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 
-	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/platforms"
 )
@@ -25,14 +24,27 @@ type settings struct {
 // own systemd unit.
 const least = -999
 
-// config is containerd's configuration. Keys are those of its TOML file; what is not
-// set here has containerd's default.
-func (s settings) config() *srvconfig.Config {
+// grpcURI is the plugin that serves the socket.
+const grpcURI = "io.containerd.server.v1.grpc"
+
+// baseConfig is what k3m sets of containerd's configuration: the keys of its TOML file. What
+// is not set has containerd's default.
+type baseConfig struct {
+	Version         int            `toml:"version"`
+	Root            string         `toml:"root"`
+	State           string         `toml:"state"`
+	OOMScore        int            `toml:"oom_score"`
+	DisabledPlugins []string       `toml:"disabled_plugins"`
+	RequiredPlugins []string       `toml:"required_plugins"`
+	Plugins         map[string]any `toml:"plugins"`
+}
+
+func (s settings) base() baseConfig {
 	score := 0
 	if s.lowerOOMScore {
 		score = least
 	}
-	return &srvconfig.Config{
+	return baseConfig{
 		Version:         version.ConfigVersion,
 		Root:            s.root,
 		State:           s.state,
@@ -40,7 +52,7 @@ func (s settings) config() *srvconfig.Config {
 		DisabledPlugins: s.disabled(),
 		RequiredPlugins: []string{"io.containerd.grpc.v1.cri", bridgeURI},
 		Plugins: map[string]any{
-			"io.containerd.server.v1.grpc":    map[string]any{"address": s.socket},
+			grpcURI:                           map[string]any{"address": s.socket},
 			"io.containerd.server.v1.ttrpc":   map[string]any{"address": s.ttrpc},
 			"io.containerd.shim.v1.manager":   map[string]any{"socket_dir": s.shimSockets},
 			"io.containerd.gc.v1.scheduler":   map[string]any{"startup_delay": "10s"}, // after the boot
@@ -59,7 +71,7 @@ func (s settings) disabled() []string {
 		"io.containerd.metrics.v1.grpc-otel",
 		"io.containerd.server.v1.grpc-tcp",
 	}
-	for _, name := range []string{overlayfs, native} {
+	for _, name := range snapshotters {
 		uri := "io.containerd.snapshotter.v1." + name
 		// One that was used before stays, so that what it holds can be removed.
 		if _, err := os.Stat(filepath.Join(s.root, uri)); name != s.snapshotter && err != nil {
@@ -108,16 +120,25 @@ func (s settings) runtime() map[string]any {
 			"default_runtime_name": "runc",
 			"runtimes": map[string]any{
 				"runc": map[string]any{
-					"runtime_type": "io.containerd.runc.v2",
-					"runtime_path": filepath.Join(s.bin, "containerd-shim-runc-v2"),
-					"options": map[string]any{
-						"BinaryName":    filepath.Join(s.bin, "runc"),
-						"Root":          s.runcRoot(),
-						"ShimCgroup":    s.shimCgroup,
-						"SystemdCgroup": s.systemdCgroup,
-					},
+					"runtime_type": runcType,
+					"runtime_path": s.shim(),
+					"options":      s.runcOptions(),
 				},
 			},
 		},
+	}
+}
+
+// runcType is the runtime type of runc's shim.
+const runcType = "io.containerd.runc.v2"
+
+func (s settings) shim() string { return filepath.Join(s.bin, "containerd-shim-runc-v2") }
+
+func (s settings) runcOptions() map[string]any {
+	return map[string]any{
+		"BinaryName":    filepath.Join(s.bin, "runc"),
+		"Root":          s.runcRoot(),
+		"ShimCgroup":    s.shimCgroup,
+		"SystemdCgroup": s.systemdCgroup,
 	}
 }

@@ -1,27 +1,22 @@
 package containerd
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/k3m-io/k3m/plugins/runtime/containerd/archive"
 )
 
 // errNoImages says that an archive holds nothing that can be named.
@@ -36,9 +31,9 @@ type store struct {
 	snapshotter string
 	// cri, when it is there, is told of new images at once.
 	cri imageUpdater
-	// replacesPinned lets archives give pinned names to other images: only the one that
-	// k3m carries may.
-	replacesPinned bool
+	// labels are given to all images that are named. Archives may give the names of the
+	// carried image only if carriedLabel is among them.
+	labels map[string]string
 	// alias is a second name for images of some names.
 	alias map[string]string
 }
@@ -65,14 +60,15 @@ func (s store) load(ctx context.Context, stream io.Reader) ([]string, error) {
 		_ = done(context.WithoutCancel(ctx))
 	}()
 
-	found, err := s.read(ctx, plain)
+	found, err := archive.Read(ctx, s.client.ContentStore(), plain)
 	if err != nil {
 		return nil, fmt.Errorf("read the archive: %w", err)
 	}
 	if len(found) == 0 {
 		return nil, errNoImages
 	}
-	if err := s.checkPinned(ctx, found); err != nil {
+	found = s.withAliases(found)
+	if err := s.checkCarried(ctx, found); err != nil {
 		return nil, err
 	}
 	for _, img := range found {
@@ -92,49 +88,20 @@ func (s store) load(ctx context.Context, stream io.Reader) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// read stores the content of an archive, and returns the images in it that have names.
-func (s store) read(ctx context.Context, plain io.Reader) ([]images.Image, error) {
-	blobs := s.client.ContentStore()
-	desc, err := archive.ImportIndex(ctx, blobs, plain)
-	if err != nil {
-		return nil, err
-	}
-	// The labels tie each piece to what it is part of, so that it is kept as long.
-	parts := images.SetChildrenLabels(blobs, images.FilterPlatforms(images.ChildrenHandler(blobs), platforms.Default()))
-	if err := images.WalkNotEmpty(ctx, parts, desc); err != nil {
-		return nil, err
-	}
-	raw, err := content.ReadBlob(ctx, blobs, desc)
-	if err != nil {
-		return nil, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return nil, err
-	}
-	var found []images.Image
-	for _, m := range index.Manifests {
-		name := nameOf(m)
-		if name == "" {
-			continue
-		}
-		found = append(found, images.Image{Name: name, Target: m})
-		if other := s.alias[name]; other != "" {
-			found = append(found, images.Image{Name: other, Target: m})
+// withAliases adds the second names.
+func (s store) withAliases(found []images.Image) []images.Image {
+	for _, img := range found {
+		if other := s.alias[img.Name]; other != "" {
+			found = append(found, images.Image{Name: other, Target: img.Target})
 		}
 	}
-	return found, nil
+	return found
 }
 
-// nameOf is the full name that an archive gives to one of its images, or "".
-func nameOf(m ocispec.Descriptor) string {
-	return fullName(cmp.Or(m.Annotations[images.AnnotationImageName], m.Annotations[ocispec.AnnotationRefName]))
-}
-
-// checkPinned refuses images that would take the name of a pinned one, which is the
+// checkCarried refuses images that would take the name of the carried one, which is the
 // node's own: the sandbox image.
-func (s store) checkPinned(ctx context.Context, found []images.Image) error {
-	if s.replacesPinned {
+func (s store) checkCarried(ctx context.Context, found []images.Image) error {
+	if s.labels[carriedLabel] != "" {
 		return nil
 	}
 	for _, img := range found {
@@ -145,7 +112,7 @@ func (s store) checkPinned(ctx context.Context, found []images.Image) error {
 		if err != nil {
 			return fmt.Errorf("look up %s: %w", img.Name, err)
 		}
-		if old.Labels[pinnedLabel] == pinnedValue && old.Target.Digest != img.Target.Digest {
+		if old.Labels[carriedLabel] != "" && old.Target.Digest != img.Target.Digest {
 			return fmt.Errorf("nothing is imported since the archive names another image %s, which is the node's own sandbox image: "+
 				"save it without that image", img.Name)
 		}
@@ -153,21 +120,62 @@ func (s store) checkPinned(ctx context.Context, found []images.Image) error {
 	return nil
 }
 
-// name makes img known, in place of the image that had its name.
+// name makes img known, in place of the image that had its name, with the store's labels.
 func (s store) name(ctx context.Context, img images.Image) error {
 	all := s.client.ImageService()
+	img.Labels = s.labels
 	old, err := all.Get(ctx, img.Name)
 	switch {
 	case errdefs.IsNotFound(err):
 		_, err = all.Create(ctx, img)
 	case err == nil && old.Target.Digest != img.Target.Digest:
-		// Without the labels CRI takes it for a new image, and makes its ID known too.
+		// Without CRI's labels it is taken for a new image, and its ID made known too.
 		_, err = all.Update(ctx, img, "target", "labels")
+	case err == nil && len(s.labels) > 0:
+		var fields []string
+		for key := range s.labels {
+			fields = append(fields, "labels."+key)
+		}
+		_, err = all.Update(ctx, img, fields...)
 	}
 	if err != nil {
 		return err
 	}
 	return s.tell(ctx, img.Name)
+}
+
+// pin pins those of the images from archives that are wanted, and no others.
+func (s store) pin(ctx context.Context, wanted func(name string) bool) error {
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	all := s.client.ImageService()
+	found, err := all.List(ctx, fmt.Sprintf("labels.%q", preloadedLabel))
+	if err != nil {
+		return fmt.Errorf("list the images of archives: %w", err)
+	}
+	for _, img := range found {
+		label := ""
+		if wanted(img.Name) {
+			label = pinnedValue
+		}
+		if img.Labels[pinnedLabel] == label {
+			continue
+		}
+		img.Labels = map[string]string{pinnedLabel: label}
+		_, err := all.Update(ctx, img, "labels."+pinnedLabel)
+		if err == nil {
+			err = s.tell(ctx, img.Name)
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("pin or unpin %s: %w", img.Name, err)
+		}
+	}
+	return nil
+}
+
+// holds tells whether all the names are known.
+func (s store) holds(ctx context.Context, names []string) bool {
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	return !slices.ContainsFunc(names, func(name string) bool { return s.digest(ctx, name) == "" })
 }
 
 // tell makes CRI look at a name.
@@ -202,17 +210,4 @@ func (s store) digest(ctx context.Context, name string) digest.Digest {
 		return ""
 	}
 	return img.Target.Digest
-}
-
-// fullName makes the reference that CRI will ask for out of the name in an archive. A
-// bare tag names nothing.
-func fullName(name string) string {
-	if !strings.ContainsAny(name, "/:@") {
-		return ""
-	}
-	named, err := reference.ParseDockerRef(name)
-	if err != nil {
-		return ""
-	}
-	return named.String()
 }

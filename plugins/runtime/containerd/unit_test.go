@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/sirupsen/logrus"
 
+	"github.com/k3m-io/k3m/plugins/runtime/containerd/archive"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd/pause/ociarchive"
 )
 
@@ -39,7 +40,7 @@ func TestFullName(t *testing.T) {
 		{"no reference at all", "no name:1", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := fullName(c.in); got != c.want {
+			if got := archive.FullName(c.in); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
@@ -51,8 +52,8 @@ func FuzzFullName(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		if name := fullName(in); name != "" && fullName(name) != name {
-			t.Errorf("%q is %q, which is %q", in, name, fullName(name))
+		if name := archive.FullName(in); name != "" && archive.FullName(name) != name {
+			t.Errorf("%q is %q, which is %q", in, name, archive.FullName(name))
 		}
 	})
 }
@@ -86,7 +87,8 @@ func TestLedger(t *testing.T) {
 	if l, err = openLedger(path); err != nil {
 		t.Fatal(err)
 	}
-	if !l.unchanged("a.tar", info) || l.unchanged("b.tar", info) {
+	_, a := l.unchanged("a.tar", info)
+	if _, b := l.unchanged("b.tar", info); !a || b {
 		t.Error("it does not know which file was imported")
 	}
 	if twin, ok := l.twin("abc"); !ok || twin.Images[0] != "x:1" || !l.hasSize(7) || l.hasSize(8) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch reports files of one directory when they are complete. It uses inotify itself
+// watch reports files of one directory when they are complete, and when they are gone. It uses inotify itself
 // because the portable library that is there has no event for "closed after writing",
 // and a copy must not be read before it ends.
 type watch struct {
@@ -28,6 +28,10 @@ type arrival struct {
 	// closed says that a writer closed it. The kernel tells so a moment before it stops
 	// counting the writer, so that beingWritten may be wrong then.
 	closed bool
+	// removed says that the name is gone.
+	removed bool
+	// dir says that it is that of a directory.
+	dir bool
 }
 
 // errDirectoryGone says that the watched directory was removed or renamed.
@@ -39,7 +43,8 @@ func newWatch(dir string) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
 	}
-	const events = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+	const events = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_CREATE |
+		unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 	if _, err := unix.InotifyAddWatch(fd, dir, events); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("watch %s: %w", dir, err)
@@ -81,11 +86,13 @@ func parseEvents(raw []byte) ([]arrival, error) {
 			return arrivals, errDirectoryGone
 		case e.Mask&unix.IN_Q_OVERFLOW != 0:
 			arrivals = append(arrivals, arrival{})
-		case e.Mask&unix.IN_ISDIR == 0 && len(name) > 0:
+		case len(name) > 0:
 			arrivals = append(arrivals, arrival{
-				name:   string(name),
-				linked: e.Mask&unix.IN_CREATE != 0,
-				closed: e.Mask&unix.IN_CLOSE_WRITE != 0,
+				name:    string(name),
+				linked:  e.Mask&unix.IN_CREATE != 0,
+				closed:  e.Mask&unix.IN_CLOSE_WRITE != 0,
+				removed: e.Mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0,
+				dir:     e.Mask&unix.IN_ISDIR != 0,
 			})
 		}
 	}
