@@ -77,8 +77,8 @@ func (s *server) adminRoutes(mux *http.ServeMux) {
 	s.reloadRoutes(mux)
 	s.componentRoutes(mux)
 	s.statusRoutes(mux)
-	s.logRoutes(mux)
 	s.snapshotRoutes(mux)
+	s.logRoutes(mux)
 	if s.plan.cfg.Profiling {
 		profilingRoutes(mux)
 	}

@@ -65,8 +65,8 @@ you choose with --enable and --disable.`,
 	// Cobra gives every command the flags of pflag's command line. Kubernetes' libraries have put
 	// one there, which no command of k3m's obeys.
 	pflag.CommandLine = pflag.NewFlagSet(kubernetesFlags.Name(), pflag.ContinueOnError)
-	root.AddCommand(serverCommand(), statusCommand(), componentCommand(), kubectlCommand(), snapshotCommand(), versionCommand(), checkCommand(), supportBundleCommand(),
-		stopCommand(), uninstallCommand(), completionCommand(), manCommand())
+	root.AddCommand(serverCommand(), statusCommand(), componentCommand(), kubectlCommand(), snapshotCommand(), versionCommand(), checkCommand(),
+		supportBundleCommand(), stopCommand(), uninstallCommand(), completionCommand(), manCommand())
 	plugins, err := pluginCommands(root)
 	noPlugins = err
 	root.AddCommand(plugins...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -56,22 +57,24 @@ func (n *snapshotNode) options() (snapshot.Options, error) {
 		return snapshot.Options{}, errors.New("snapshots hold the secrets of the cluster, and are root's; try sudo")
 	}
 	n.resolve()
-	record, _ := ledger.Read(n.dataDir) // of a node that never started there is none
+	made, err := ledger.Read(n.dataDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return snapshot.Options{}, err
+	}
 	dir := n.dir
 	if dir == "" {
 		dir = os.Getenv(config.Variable("snapshot-dir"))
 	}
 	if dir == "" {
-		dir = record.SnapshotDir
+		dir = made.SnapshotDir
 	}
 	if dir == "" {
 		dir = config.SnapshotDir(n.dataDir)
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
+	if dir, err = filepath.Abs(dir); err != nil {
 		return snapshot.Options{}, err
 	}
-	return snapshotOptions(n.dataDir, dir, record.NodeName), nil
+	return snapshotOptions(n.dataDir, dir, made.NodeName), nil
 }
 
 func snapshotOptions(dataDir, dir, nodeName string) snapshot.Options {

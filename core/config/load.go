@@ -82,7 +82,7 @@ func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 	c := &Config{
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
 		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
-		PauseImage: DefaultPauseImage,
+		PauseImage:    DefaultPauseImage,
 		DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
 	}
 	found := maps.Clone(l.strong)

@@ -33,7 +33,7 @@ func dataSourceName(file string, sync Sync) string {
 	return sourceName(file, url.Values{
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {synchronous},
-		"_busy_timeout": {"30000"},       // ms
+		"_busy_timeout": {"30000"}, // ms
 		"_txlock":       {"immediate"},
 		// Statements that each connection keeps prepared; kine uses about twenty.
 		"_stmt_cache_size": {"20"},

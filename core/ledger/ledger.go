@@ -28,11 +28,12 @@ const maxFile = 1 << 20
 
 // Ledger is what is known of a node.
 type Ledger struct {
-	// NodeName, Kubeconfig, LocalStoragePath and SnapshotDir are those of the last start.
+	// NodeName, Kubeconfig and LocalStoragePath are those of the last start.
 	NodeName         string `json:"nodeName,omitempty"`
 	Kubeconfig       string `json:"kubeconfig"`
 	LocalStoragePath string `json:"localStoragePath,omitempty"`
-	SnapshotDir      string `json:"snapshotDir,omitempty"`
+	// SnapshotDir is where the last start's snapshots of the datastore lie.
+	SnapshotDir string `json:"snapshotDir,omitempty"`
 
 	// Kubeconfigs, LocalStoragePaths and RunDirs are those of all starts, in their order.
 	Kubeconfigs       []string `json:"kubeconfigs,omitempty"`
