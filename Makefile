@@ -27,7 +27,8 @@ BUILD    := dist/build
 BUNDLE   := $(BUILD)/bundle
 RUNTIME  := plugins/runtime/containerd
 CNI      := plugins/cni/flannel
-MODULES  := sdk docs/examples/addon.whoami
+TRAEFIK  := plugins/ingress/traefik
+MODULES  := sdk plugins/ingress/kit docs/examples/addon.whoami $(TRAEFIK)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test unit e2e bench conformance lint generate verify deps clean FORCE
@@ -42,6 +43,7 @@ build: deps dist/k3m ## Build dist/k3m, the one-file distribution
 
 test: build ## Install what is missing, build, and run every test (as root)
 	@test "$$(id -u)" = 0 || { echo "make test: the end-to-end tests make network namespaces; run it as root: sudo make test" >&2; exit 1; }
+	@sh .ci/packages test
 	$(MAKE) --no-print-directory unit e2e
 
 unit: export K3M_TEST_BIN_DIR := $(CURDIR)/$(BUNDLE)/bin
@@ -50,8 +52,9 @@ unit: ## Run the tests of all packages but the end-to-end ones
 	$(GO) test $$($(GO) list ./... | grep -v /test/)
 	@set -e; for m in $(MODULES); do (cd $$m && echo "module $$m" && $(GO) test ./...); done
 
+# One package after another: a node takes a quarter of the inotify instances that root has.
 e2e: ## Run the end-to-end tests against dist/k3m (as root)
-	K3M_E2E=1 K3M_DIST=$(CURDIR)/dist/k3m $(GO) test -count=1 -timeout=25m ./test/...
+	K3M_E2E=1 K3M_DIST=$(CURDIR)/dist/k3m $(GO) test -count=1 -p 1 -timeout=25m ./test/...
 
 lint: ## Run the linters, pinned in test/tools
 	GOFLAGS=-trimpath $(GO) tool -modfile=test/tools/go.mod golangci-lint run ./...
@@ -89,6 +92,7 @@ $(BUILD)/built: FORCE
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m ./cmd/k3m $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS) $(CONTAINERD)' -o $(BUNDLE)/bin/k3m-plugins ./cmd/k3m-plugins $(quietly)
 	@$(GO) build -ldflags='$(LDFLAGS)' -o $(BUNDLE)/bin/k3m-metrics-server ./cmd/k3m-metrics-server $(quietly)
+	@cd $(TRAEFIK) && $(GO) build -ldflags='-s -w -extldflags=-static' -o $(CURDIR)/$(BUNDLE)/bin/k3m-traefik ./cmd/k3m-traefik 2>$(CURDIR)/$(BUILD)/log || { cat $(CURDIR)/$(BUILD)/log >&2; exit 1; }
 	@CGO_ENABLED=0 $(GO) build -ldflags='-s -w' -o $(BUNDLE)/bin/k3m-launch ./cmd/k3m-launch
 	@CGO_ENABLED=0 $(GO) build -tags=$(TAGS),no_grpc -ldflags='-s -w $(CONTAINERD)' -o $(BUNDLE)/bin/containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	@cd $(RUNTIME)/carried && $(GO) build -ldflags='-s -w -extldflags=-static -X main.version='$$($(GO) list -m -f '{{.Version}}' github.com/opencontainers/runc | cut -c2-) -o $(CURDIR)/$(BUNDLE)/bin/runc github.com/opencontainers/runc

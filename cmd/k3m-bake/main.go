@@ -23,6 +23,8 @@ var builtins = []components.Builtin{
 	{Path: "bin/k3m-metrics-server", Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"network-policy.nftables"}, Default: true},
 	{Path: "bin/k3m-plugins", Args: []string{"servicelb.nodeip"}, Default: true},
+	{Path: "bin/k3m-traefik", Default: true},
+	{Path: "bin/k3m-plugins", Args: []string{"ingress.nginx"}},
 }
 
 func main() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/k3m-io/k3m/plugins/cni/flannel"
 	"github.com/k3m-io/k3m/plugins/dns/coredns"
+	"github.com/k3m-io/k3m/plugins/ingress/nginx"
 	localpath "github.com/k3m-io/k3m/plugins/local-storage/local-path"
 	"github.com/k3m-io/k3m/plugins/network-policy/nftables"
 	"github.com/k3m-io/k3m/plugins/runtime/containerd"
@@ -25,6 +26,7 @@ var plugins = []func() sdk.Plugin{
 	localpath.New,
 	nftables.New,
 	nodeip.New,
+	nginx.New,
 }
 
 func main() {

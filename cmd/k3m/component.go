@@ -31,7 +31,7 @@ where one of that kind is meant.`,
 	}
 	c.AddCommand(componentListCommand(), componentInfoCommand(), componentLogsCommand(), componentTopCommand(),
 		componentEnableCommand(), componentDisableCommand(), componentConfigureCommand(), componentRestartCommand(),
-		componentInstallCommand(), componentRemoveCommand())
+		componentInstallCommand(), componentRemoveCommand(), componentDashboardCommand())
 	return c
 }
 

@@ -50,7 +50,7 @@ spec: {terminationGracePeriodSeconds: 1, containers: [{name: echo, image: ECHO}]
 
 // services are the built-in components that give a cluster its own services.
 var services = []string{
-	"dns.coredns", "servicelb.nodeip", "local-storage.local-path", "metrics-server.metrics-server", "network-policy.nftables",
+	"dns.coredns", "ingress.traefik", "servicelb.nodeip", "local-storage.local-path", "metrics-server.metrics-server", "network-policy.nftables",
 }
 
 // TestComponentFaults kills each of the cluster's own services under load.

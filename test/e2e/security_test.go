@@ -236,7 +236,8 @@ func TestListeningSockets(t *testing.T) {
 		"tcp *:6443": true, "tcp *:10250": true, // API and supervisor, kubelet
 		"udp *:8472":       true,                           // vxlan
 		"udp 10.42.0.1:53": true, "tcp 10.42.0.1:53": true, // dns.coredns, for pods
-		"tcp 10.42.0.1:10251": true, // metrics-server, for the API server
+		"tcp 10.42.0.1:10251": true,                             // metrics-server, for the API server
+		"tcp 10.42.0.1:8000":  true, "tcp 10.42.0.1:8443": true, // ingress.traefik, for its Service
 	}
 	for _, l := range s.node.Host.Listening(t) {
 		if l.Loopback || want[l.String()] || want[l.AnyAddress()] {
