@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,12 +194,16 @@ func secretFiles(dir string) []string {
 // configurationFiles are those that somebody wrote.
 func configurationFiles(cfg *config.Config) []string {
 	files := []string{cfg.File}
+	if cfg.PrivateRegistry.Text != "" {
+		files = append(files, cfg.PrivateRegistry.Text)
+	}
 	for _, pattern := range []string{filepath.Join(config.DropInDir(cfg.File), "*.yaml"), filepath.Join(filepath.Dir(cfg.File), "registries.yaml")} {
 		if found, err := filepath.Glob(pattern); err == nil {
 			files = append(files, found...)
 		}
 	}
-	return files
+	slices.Sort(files)
+	return slices.Compact(files)
 }
 
 func (c *collector) configuration() {

@@ -155,6 +155,11 @@ func (r removal) cleanHost(ctx context.Context, out io.Writer, made *ledger.Ledg
 	return nil
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // nodes is the node with each run directory that it had.
 func (r removal) nodes(made *ledger.Ledger) []node {
 	all := []node{r.node}
@@ -189,6 +194,9 @@ func (r removal) removeFiles(out io.Writer, made *ledger.Ledger) error {
 	errs = append(errs, removeBut(r.dataDir, madeInDataDir, kept))
 	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	if dir := made.SnapshotDir; dir != "" && !strings.HasPrefix(dir, r.dataDir+"/") && exists(dir) {
+		fmt.Fprintf(out, "the snapshots in %s stay\n", dir)
 	}
 	if r.keepData {
 		fmt.Fprintf(out, "kept the cluster's state in %s; `k3m server` starts it again\n", r.dataDir)

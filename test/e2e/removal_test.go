@@ -130,7 +130,10 @@ func TestRemoval(t *testing.T) {
 	}
 
 	// A day: pods come and go, parts die.
-	s.kubectl("delete", "pod", "-l", "app=many", "--wait=false")
+	// kubectl would ask for one after another.
+	if err := client.CoreV1().Pods(s.ns).DeleteCollection(within(t, time.Minute), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=many"}); err != nil {
+		t.Fatal(err)
+	}
 	for _, id := range []string{"cni.flannel", "runtime.containerd", "network-policy.nftables"} {
 		c := waitComponent(t, within(t, 60*time.Second), node, id, harness.Component.Ready)
 		if err := h.Kill(c.Pid, unix.SIGKILL); err != nil {

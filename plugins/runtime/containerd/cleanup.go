@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/hashicorp/go-hclog"
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/k3m-io/k3m/sdk"
@@ -69,19 +70,36 @@ func (s sweep) deleteContainers(ctx context.Context, chosen func(id string) bool
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, state := range states {
+	return sideBySide(states, func(state string) error {
 		id, root := filepath.Base(filepath.Dir(state)), filepath.Dir(filepath.Dir(state))
 		if !chosen(id) {
-			continue
+			return nil
 		}
 		runc := exec.CommandContext(ctx, filepath.Join(s.binDir, "runc"), "--root", root, "delete", "--force", id)
 		if out, err := runc.CombinedOutput(); err != nil {
-			errs = append(errs, fmt.Errorf("delete container %s: %w: %s", id, err, strings.TrimSpace(string(out))))
-			continue
+			return fmt.Errorf("delete container %s: %w: %s", id, err, strings.TrimSpace(string(out)))
 		}
 		s.log.Info("deleted a container", "id", id)
+		return nil
+	})
+}
+
+// atOnce is how many containers and networks are removed at the same time: most of it is waiting
+// for the kernel, and a node may have hundreds.
+const atOnce = 16
+
+// sideBySide does the same to all items, whatever becomes of each, and returns all errors.
+func sideBySide[T any](items []T, do func(T) error) error {
+	errs := make([]error, len(items))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, item := range items {
+		group.Go(func() error {
+			errs[i] = do(item)
+			return nil
+		})
 	}
+	_ = group.Wait() // none of them returns one
 	return errors.Join(errs...)
 }
 

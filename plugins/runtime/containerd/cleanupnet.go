@@ -35,25 +35,24 @@ func (s sweep) removeNetworks(ctx context.Context, chosen func(netns string) boo
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, record := range records {
+	return sideBySide(records, func(record string) error {
 		raw, err := os.ReadFile(record)
 		if err != nil {
-			continue // another node's, removed meanwhile
+			return nil //nolint:nilerr // another node's, removed meanwhile
 		}
 		a, ok := parseAttachment(raw)
 		if !ok || !strings.HasPrefix(a.NetNS, s.state+"/") || !chosen(a.NetNS) {
-			continue
+			return nil
 		}
 		if err := s.detach(ctx, a); err != nil {
 			// The cni component may be gone already, and its executables with it.
 			s.log.Warn("detach a sandbox from its network", "sandbox", a.ContainerID, "network", a.NetworkName, "error", err)
 		}
 		if err := os.Remove(record); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("remove the record of a sandbox's network: %w", err))
+			return fmt.Errorf("remove the record of a sandbox's network: %w", err)
 		}
-	}
-	return errors.Join(errs...)
+		return nil
+	})
 }
 
 // parseAttachment reads a record; ok means that it names a network namespace.
