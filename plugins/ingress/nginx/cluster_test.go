@@ -258,19 +258,7 @@ func (f *fixture) testDuplicate(t *testing.T, c *component) {
 
 func (f *fixture) testStatus(t *testing.T) {
 	f.ingress(t, "status", "status.test", "a", nil)
-	has := func(want string) {
-		t.Helper()
-		var got string
-		within(t, func() bool {
-			i, err := f.admin.NetworkingV1().Ingresses("default").Get(t.Context(), "status", metav1.GetOptions{})
-			must(t, err)
-			got = ""
-			for _, a := range i.Status.LoadBalancer.Ingress {
-				got += a.IP
-			}
-			return got == want
-		}, func() string { return fmt.Sprintf("the status has %q, want %q", got, want) })
-	}
+	has := func(want string) { t.Helper(); f.hasAddress(t, "status", want) }
 	has("192.0.2.1")
 	services := f.admin.CoreV1().Services(kit.Namespace)
 	s, err := services.Get(t.Context(), serviceName, metav1.GetOptions{})
@@ -315,6 +303,41 @@ func (f *fixture) testHeld(t *testing.T, c *component) {
 		}
 		return false
 	})
+	// With the load balancer gone, the Event of then is not true any more.
+	f.ingress(t, "unbalanced", "unbalanced.test", "a", nil)
+	f.hasAddress(t, "unbalanced", "192.0.2.9"+nodeIP)
+	s, err = services.Get(t.Context(), serviceName, metav1.GetOptions{})
+	must(t, err)
+	s.Status.LoadBalancer.Ingress = nil
+	_, err = services.UpdateStatus(t.Context(), s, metav1.UpdateOptions{})
+	must(t, err)
+	f.hasAddress(t, "unbalanced", "")
+	c.mu.Lock()
+	if _, is := c.reports[len(c.reports)-1].(client.Degraded); is {
+		t.Errorf("%+v", c.reports[len(c.reports)-1])
+	}
+	c.mu.Unlock()
+	// A component that starts now could not know: give the address back.
+	s, err = services.Get(t.Context(), serviceName, metav1.GetOptions{})
+	must(t, err)
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: nodeIP}}
+	_, err = services.UpdateStatus(t.Context(), s, metav1.UpdateOptions{})
+	must(t, err)
+}
+
+// hasAddress waits until an Ingress's status has these addresses.
+func (f *fixture) hasAddress(t *testing.T, name, want string) {
+	t.Helper()
+	var got string
+	within(t, func() bool {
+		i, err := f.admin.NetworkingV1().Ingresses("default").Get(t.Context(), name, metav1.GetOptions{})
+		must(t, err)
+		got = ""
+		for _, a := range i.Status.LoadBalancer.Ingress {
+			got += a.IP
+		}
+		return got == want
+	}, func() string { return fmt.Sprintf("the status of %s has %q, want %q", name, got, want) })
 }
 
 func (f *fixture) testSettings(t *testing.T, c *component) {
