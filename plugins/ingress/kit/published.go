@@ -90,6 +90,7 @@ func (p *Published) onService(_, after any) {
 	addressed := p.hasAddress(service)
 	if addressed && !p.addressed {
 		p.since = time.Now().Truncate(time.Second) // as Events have it
+		p.taken = nil
 	}
 	p.addressed = addressed
 	p.mu.Unlock()
@@ -169,7 +170,7 @@ func (p *Published) State() PublishedState {
 	// An Event of an earlier Service of this name tells nothing of this one, and an Event
 	// outlives what it tells of: a node that has its address, or had it since, has its port.
 	balanced := p.service.Spec.Type == corev1.ServiceTypeLoadBalancer
-	if balanced && !p.addressed && p.taken != nil && p.taken.InvolvedObject.UID == p.service.UID && !said(p.taken).Before(p.since) {
+	if balanced && !p.addressed && p.taken != nil && p.taken.InvolvedObject.UID == p.service.UID && said(p.taken).After(p.since) {
 		if len(s.Ingress) == 0 || strings.Contains(p.taken.Message, " "+p.node+" (") {
 			s.Pending = p.taken.Message
 		}
