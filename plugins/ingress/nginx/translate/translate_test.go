@@ -230,3 +230,57 @@ func TestKeyPairs(t *testing.T) {
 		t.Error("a key of another certificate is taken")
 	}
 }
+
+// A cache gives a certificate again as long as its secret is what it was, and forgets those that
+// nobody asks for.
+func TestCache(t *testing.T) {
+	ing := ingress("a", 1, nil, "a.example", "/", networkingv1.PathTypePrefix)
+	ing.Spec.TLS = []networkingv1.IngressTLS{{SecretName: "pair"}}
+	cert, key := keyPair(t)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pair", ResourceVersion: "1"},
+		Data: map[string][]byte{"tls.crt": cert, "tls.key": key}}
+	objects := cluster{services: map[string]*corev1.Service{"web": service(corev1.ServicePort{Name: "web", Port: 80})},
+		secrets: map[string]*corev1.Secret{"pair": secret}}
+	cache := translate.NewCache()
+	run := func(ingresses ...*networkingv1.Ingress) string {
+		in := objects.input(ingresses...)
+		in.Cache = cache
+		out := translate.Translate(in)
+		if last := out.Config.Servers[len(out.Config.Servers)-1]; last.Certificate != nil {
+			return last.Certificate.ID
+		}
+		return ""
+	}
+	first := run(ing)
+	// Nobody changes an object without its version: that it is the same again shows the cache.
+	secret.Data = nil
+	if again := run(ing); first == "" || again != first {
+		t.Errorf("the certificate %q, then %q", first, again)
+	}
+	run()
+	if again := run(ing); again != "" {
+		t.Errorf("a certificate that nobody asked for is remembered")
+	}
+	secret.Data, secret.ResourceVersion = map[string][]byte{"tls.crt": cert, "tls.key": key}, "2"
+	if again := run(ing); again != first {
+		t.Errorf("after a new version: %q", again)
+	}
+}
+
+func keyPair(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"a.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+}
