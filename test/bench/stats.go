@@ -21,10 +21,16 @@ type stats struct {
 }
 
 func sumUp(times []time.Duration) stats {
-	var s stats
+	seconds := make([]float64, 0, len(times))
 	for _, t := range times {
-		s.All = append(s.All, math.Round(t.Seconds()*1000)/1000)
+		seconds = append(seconds, math.Round(t.Seconds()*1e4)/1e4)
 	}
+	return sumUpFigures(seconds)
+}
+
+// sumUpFigures sums up figures of any unit.
+func sumUpFigures(figures []float64) stats {
+	s := stats{All: figures}
 	if len(s.All) == 0 {
 		return s
 	}

@@ -211,3 +211,15 @@ func Get(ctx context.Context, c *http.Client, url string) (string, error) {
 	}
 	return string(body), err
 }
+
+// Transport makes each of its connections, whatever name the URL has, to one address, at the
+// URL's port: names of a test are nobody's to resolve. The connections start in the host.
+func (h *Host) Transport(to netip.Addr) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		return h.Dial(ctx, network, net.JoinHostPort(to.String(), port))
+	}}
+}

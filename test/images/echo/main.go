@@ -9,12 +9,19 @@
 //	/fetch?url=  what a GET from here answers
 //	/api?path=   what the Kubernetes API answers to this pod's service account
 //	/ready, /live   200, or 503 after a POST to them
+//	/websocket   a WebSocket that sends each message back
+//	any other, and / asked for as application/json: the request as it was seen (package answer)
 //
-// Each request is one line on standard output; so is each line of standard input.
+// It listens on $PORT (8080), on each of $MORE_PORTS (by commas), with TLS and a certificate
+// that nobody signed on $TLS_PORT, and serves gRPC's health service on $GRPC_PORT.
+//
+// Each request is one line on standard output, unless $QUIET is set; so is each line of
+// standard input.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,6 +32,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -40,12 +48,49 @@ func main() {
 			fmt.Println("input:", in.Text())
 		}
 	}()
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
+	if err := serve(ctx); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
-	server := &http.Server{Addr: ":" + port, Handler: logged(routes())}
+}
+
+// serve listens on all ports until ctx ends and what is under way then is answered.
+func serve(ctx context.Context) error {
+	ports := append([]string{cmp.Or(os.Getenv("PORT"), "8080")}, split(os.Getenv("MORE_PORTS"))...)
+	server := &http.Server{Handler: logged(routes())}
+	cert, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+	grpcServer := healthServer()
+	ended := make(chan error)
+	serving := 0
+	listen := func(port string, serve func(net.Listener) error) error {
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+port)
+		if err != nil {
+			return err
+		}
+		fmt.Println("listening on :" + port)
+		serving++
+		go func() { ended <- serve(ln) }()
+		return nil
+	}
+	for _, port := range ports {
+		err = errors.Join(err, listen(port, server.Serve))
+	}
+	for _, port := range split(os.Getenv("TLS_PORT")) {
+		err = errors.Join(err, listen(port, func(ln net.Listener) error { return server.ServeTLS(ln, "", "") }))
+	}
+	for _, port := range split(os.Getenv("GRPC_PORT")) {
+		err = errors.Join(err, listen(port, grpcServer.Serve))
+	}
+	if err != nil {
+		return err
+	}
+	drained := make(chan struct{})
 	go func() {
+		defer close(drained)
 		<-ctx.Done()
 		fmt.Println("draining")
 		// Traffic keeps coming until every node knows that this pod is going.
@@ -53,12 +98,19 @@ func main() {
 			time.Sleep(pause)
 		}
 		_ = server.Shutdown(context.Background()) // the process ends anyway
+		grpcServer.GracefulStop()
 	}()
-	fmt.Println("listening on", server.Addr)
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		fmt.Println(err)
-		os.Exit(1)
+	for range serving {
+		if err := <-ended; err != nil && !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
 	}
+	<-drained
+	return nil
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
 }
 
 func routes() http.Handler {
@@ -73,7 +125,16 @@ func routes() http.Handler {
 			fmt.Fprint(w, body)
 		})
 	}
-	text("/{$}", func(*http.Request) (string, error) { return os.Hostname() })
+	mux.HandleFunc("/", reflected)
+	mux.HandleFunc("/websocket", webSocket)
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.Header.Get("Accept") == "application/json" {
+			reflected(w, r)
+			return
+		}
+		name, _ := os.Hostname()
+		fmt.Fprint(w, name)
+	})
 	text("/version", func(*http.Request) (string, error) { return os.Getenv("VERSION"), nil })
 	text("/client", func(r *http.Request) (string, error) {
 		host, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -103,6 +164,9 @@ func routes() http.Handler {
 }
 
 func logged(h http.Handler) http.Handler {
+	if os.Getenv("QUIET") != "" {
+		return h
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		fmt.Println(r.Method, r.URL)
