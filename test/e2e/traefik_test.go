@@ -87,9 +87,8 @@ func TestTraefik(t *testing.T) {
 		s.apply(fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: shown}\ntype: kubernetes.io/tls\ndata: {tls.crt: %s, tls.key: %s}\n",
 			text("CERTIFICATE", pair.Certificate[0]), text("PRIVATE KEY", key)))
 		s.k3m("component", "configure", "traefik", "accessLog.enabled=true", "defaultCertificate="+s.ns+"/shown")
-		t.Cleanup(func() {
-			s.k3m("component", "configure", "traefik", "--unset", "accessLog.enabled", "--unset", "defaultCertificate")
-		})
+		// While the test's context lives, which a clean-up's does not.
+		defer s.k3m("component", "configure", "traefik", "--unset", "accessLog.enabled", "--unset", "defaultCertificate")
 		s.answers(outside, "http://"+node+"/pre/client", "ingress.test", s.podGateway())
 		_, err = eventually(within(t, 30*time.Second), func(context.Context) (bool, error) {
 			log := s.k3m("component", "logs", "traefik")

@@ -90,7 +90,7 @@ func startAPI(t *testing.T) *rest.Config {
 	}
 	watcher, err := fsnotify.NewWatcher()
 	must(t, err)
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }()
 	must(t, watcher.Add(dir))
 	server := exec.CommandContext(context.WithoutCancel(t.Context()), executable, "-test.run=^TestServe$")
 	server.Env = append(os.Environ(), "K3M_TEST_APISERVER_DIR="+dir)
