@@ -153,7 +153,7 @@ func (s *server) keepCluster(ctx context.Context) error {
 	}
 	cluster, err := clustercomponents.New(clustercomponents.Options{
 		Config: s.controlPlane.AdminConfig(), ServerCA: ca,
-		ClusterDNS: []netip.Addr{s.plan.cfg.ClusterDNS}, ClusterDomain: s.plan.cfg.ClusterDomain,
+		ClusterDNS: s.plan.cfg.ClusterDNS, ClusterDomain: s.plan.cfg.ClusterDomain,
 		Health: s.health, Logger: s.log,
 	})
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *server) tellComponents() {
 // guardPorts keeps the ports of the node's components closed to the outside.
 func (s *server) guardPorts(ctx context.Context) error {
 	guard := portguard.New(portguard.Options{
-		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: clusterCIDRs, Services: serviceCIDRs,
+		DataDir: s.plan.cfg.DataDir, NFTables: s.filter.Mode == agent.ModeNFTables, Pods: s.plan.cfg.ClusterCIDRs, Services: s.plan.cfg.ServiceCIDRs,
 		Health: s.health, Logger: s.log,
 	})
 	halves, ctx := errgroup.WithContext(ctx)

@@ -9,14 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k3m-io/k3m/cmd/internal/bootscreen"
 	"github.com/k3m-io/k3m/cmd/internal/bundle"
 	"github.com/k3m-io/k3m/components"
 	"github.com/k3m-io/k3m/core/agent"
@@ -60,18 +58,21 @@ type server struct {
 	board        *board
 	resolvConf   string // with the node's own name servers
 	notifier     notifier
+	screen       *bootscreen.Screen // nil without a terminal
 }
 
 // newServer takes the data directory and prepares the parts. The caller calls close.
-func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log) (*server, error) {
-	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier()}
+func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *logging.Log, screen *bootscreen.Screen) (*server, error) {
+	s := &server{plan: p, live: newLive(p), loader: loader, hangup: hangup, authorized: make(chan struct{}), start: time.Now(), log: log.Logger("core"), logs: log.Recent(), health: health.NewBoard(), notifier: newNotifier(), screen: screen}
 	cfg := p.cfg
 	if len(cfg.NodeIPs) == 0 {
-		ips, err := agent.HostIPs()
+		ips, err := agent.HostIPs(cfg.Families()...)
 		if err != nil {
 			return nil, err
 		}
-		cfg.NodeIPs = ips
+		if err := cfg.SetNodeIPs(ips); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkPorts(cfg); err != nil {
 		return nil, heldBy(cfg.DataDir, err)
@@ -80,9 +81,15 @@ func newServer(p *plan, loader *config.Loader, hangup <-chan os.Signal, log *log
 	if s.lock, err = datastore.AcquireLock(controlplane.LockFile(cfg.DataDir)); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(log); err != nil {
-		s.close()
-		return nil, err
+	for _, step := range []func() error{
+		func() error { return appendNodeID(cfg) },
+		func() error { return checkFounding(cfg) },
+		func() error { return s.prepare(log) },
+	} {
+		if err := step(); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -111,10 +118,13 @@ func (s *server) prepare(log *logging.Log) error {
 	}
 	s.controlPlane = controlplane.New(controlplane.Options{
 		DataDir: cfg.DataDir, RunDir: cfg.RunDir,
-		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, Port: config.APIPort,
-		ClusterCIDRs: clusterCIDRs, ServiceCIDRs: serviceCIDRs,
-		ClusterDNS: []netip.Addr{cfg.ClusterDNS}, ClusterDomain: cfg.ClusterDomain,
-		KubeconfigPath: cfg.WriteKubeconfig, Token: cfg.Token,
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs,
+		BindAddress: cfg.BindAddress, Port: cfg.HTTPSPort, AdvertiseAddress: cfg.AdvertiseAddress,
+		TLSSANs:      slices.Concat(cfg.TLSSANs, texts(cfg.NodeExternalIPs)),
+		ClusterCIDRs: cfg.ClusterCIDRs, ServiceCIDRs: cfg.ServiceCIDRs, NodePorts: cfg.NodePorts.String(),
+		ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain,
+		KubeconfigPath: cfg.WriteKubeconfig, KubeconfigMode: cfg.KubeconfigMode, KubeconfigGID: cfg.KubeconfigGID,
+		Token:     cfg.Token,
 		Component: s.groups, Services: s.services,
 		Sync: datastore.Sync(cfg.DatastoreSync), Health: s.health,
 		Args: s.plan.args,
@@ -135,8 +145,9 @@ func (s *server) prepare(log *logging.Log) error {
 	var err error
 	s.board = newBoard()
 	s.agent, err = agent.New(agent.Options{
-		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, DataDir: cfg.DataDir,
-		ServerURL: "https://127.0.0.1:" + strconv.Itoa(config.APIPort),
+		NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, ExternalIPs: cfg.NodeExternalIPs, DataDir: cfg.DataDir,
+		Labels: cfg.NodeLabels, Taints: cfg.NodeTaints, ProtectKernelDefaults: cfg.ProtectKernelDefaults,
+		ServerURL: "https://" + netip.AddrPortFrom(controlplane.LocalAddress(cfg.BindAddress), uint16(cfg.HTTPSPort)).String(),
 		TokenFile: controlplane.TokenFile(cfg.DataDir),
 		ServerUp:  s.controlPlane.Joinable(), ControllersBuilt: s.controlPlane.ControllersBuilt(),
 		Runtime:    s.components.Runtime,
@@ -177,12 +188,15 @@ func (s *server) run(ctx context.Context) error {
 		{"health", s.watchHealth},
 		{"snapshots", s.keepSnapshots},
 		{"manifests", s.keepManifests},
+		{"progress", s.showProgress},
+		{"watchdog", s.watchdog},
 	}
 	running := make([]*runningPart, len(parts))
 	for i, p := range parts {
 		running[i] = p.start(cancel)
 	}
 	<-ctx.Done()
+	s.closeScreen()
 	s.log.Info("stopping; pods keep running")
 	s.notifier.tell("STOPPING=1")
 	if err := stopAll(running); err != nil {
@@ -273,7 +287,7 @@ func (s *server) boot(ctx context.Context) error {
 		return nil
 	}
 	s.components.Provide(sdk.RequiresNode)
-	if err := labelServer(ctx, client, s.plan.cfg.NodeName); err != nil {
+	if err := describeNode(ctx, client, s.plan.cfg); err != nil {
 		return err
 	}
 	if !happened(ctx, s.agent.NodeReady()) {
@@ -281,19 +295,10 @@ func (s *server) boot(ctx context.Context) error {
 	}
 	s.log.Info("node ready", "node", s.plan.cfg.NodeName, "after", s.elapsed())
 	s.notifier.tell("READY=1")
+	s.closeScreen()
 	s.greet()
 	s.settle(ctx)
 	<-ctx.Done()
-	return nil
-}
-
-// labelServer gives the node the role that `kubectl get nodes` shows: a kubelet may not
-// give itself one.
-func labelServer(ctx context.Context, client kubernetes.Interface, node string) error {
-	patch := []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":"true"}}}`)
-	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("label node %s: %w", node, err)
-	}
 	return nil
 }
 
@@ -325,8 +330,8 @@ func happened(ctx context.Context, event <-chan struct{}) bool {
 // facts are what a component is told when its Run is called.
 func (s *server) facts() sdk.Facts {
 	f := s.plan.facts()
-	f.ClusterCIDRs, f.ServiceCIDRs = clusterCIDRs, serviceCIDRs
-	f.ClusterDNS, f.ClusterDomain = []netip.Addr{s.plan.cfg.ClusterDNS}, s.plan.cfg.ClusterDomain
+	f.ClusterCIDRs, f.ServiceCIDRs = s.plan.cfg.ClusterCIDRs, s.plan.cfg.ServiceCIDRs
+	f.ClusterDNS, f.ClusterDomain = s.plan.cfg.ClusterDNS, s.plan.cfg.ClusterDomain
 	f.PacketFilter = sdk.PacketFilter(s.filter.Mode)
 	f.ResolvConf = s.resolvConf
 	return f

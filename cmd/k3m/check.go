@@ -85,7 +85,7 @@ func (p *plan) hostOptions() hostcheck.Options {
 	cfg := p.cfg
 	o := hostcheck.Options{
 		DataDir: cfg.DataDir, RunDir: cfg.RunDir, NodeName: cfg.NodeName, NodeNameGiven: cfg.Given("node-name"),
-		PodRanges: clusterCIDRs, ServiceRanges: serviceCIDRs,
+		PodRanges: cfg.ClusterCIDRs, ServiceRanges: cfg.ServiceCIDRs,
 		Server: serverProcess(cfg.DataDir),
 	}
 	_, err := os.Stat(controlplane.LockFile(cfg.DataDir))
@@ -96,7 +96,7 @@ func (p *plan) hostOptions() hostcheck.Options {
 		node = cfg.NodeIPs[0]
 	}
 	o.Ports = []hostcheck.Port{
-		{Who: "the API", Protocol: "TCP", Number: config.APIPort},
+		{Who: "the API", Protocol: "TCP", Address: cfg.BindAddress, Number: uint16(cfg.HTTPSPort)},
 		{Who: "the kubelet", Protocol: "TCP", Address: node, Number: p.kubeletPort()},
 		{Who: "the kubelet's health check", Protocol: "TCP", Address: loopback, Number: 10248},
 		{Who: "kube-proxy's metrics", Protocol: "TCP", Address: loopback, Number: 10249, Optional: true},

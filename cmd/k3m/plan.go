@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,12 +16,6 @@ import (
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/sdk"
-)
-
-// The cluster's addresses, those of k3s.
-var (
-	clusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
-	serviceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}
 )
 
 // plan is what a server is going to run, checked, before anything on the host is touched.
@@ -51,8 +44,10 @@ func newPlan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkClusterDNS(cfg, selection); err != nil {
-		return nil, err
+	if slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.Info.Kind == "dns" }) {
+		if err := cfg.CheckClusterDNS(); err != nil {
+			return nil, err
+		}
 	}
 	p := &plan{cfg: cfg, bundle: dir, catalog: catalog, selection: selection}
 	if p.configs, err = componentConfigs(cfg, catalog, selection); err != nil {
@@ -65,20 +60,6 @@ func newPlan(cfg *config.Config) (*plan, error) {
 		return nil, err
 	}
 	return p, nil
-}
-
-// checkClusterDNS: where a component serves the cluster's DNS, its Service must be able to
-// have the address.
-func checkClusterDNS(cfg *config.Config, selection components.Selection) error {
-	served := slices.ContainsFunc(selection.Entries, func(e components.Entry) bool { return e.Info.Kind == "dns" })
-	services := serviceCIDRs[0]
-	kubernetes := services.Masked().Addr().Next() // the Service of the API
-	if !served || services.Contains(cfg.ClusterDNS) && cfg.ClusterDNS != services.Masked().Addr() && cfg.ClusterDNS != kubernetes {
-		return nil
-	}
-	return &config.Error{Source: cfg.ClusterDNSSource, Message: fmt.Sprintf(
-		"%s is not a free address of the range of services, %s; choose another, such as %s, or --disable dns and serve it yourself",
-		cfg.ClusterDNS, services, config.DefaultClusterDNS)}
 }
 
 // kubernetesArgs are the arguments of the Kubernetes parts, checked.

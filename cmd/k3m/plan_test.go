@@ -135,28 +135,3 @@ func TestKubernetesArgs(t *testing.T) {
 		})
 	}
 }
-
-func TestClusterDNSIsAnAddressOfServices(t *testing.T) {
-	dns := components.Selection{Entries: []components.Entry{{Info: sdk.Info{Kind: "dns", Name: "coredns"}}}}
-	for name, tc := range map[string]struct {
-		addr      string
-		selection components.Selection
-		good      bool
-	}{
-		"the default":           {config.DefaultClusterDNS, dns, true},
-		"another of the range":  {"10.43.7.7", dns, true},
-		"the API's":             {"10.43.0.1", dns, false},
-		"outside":               {"169.254.20.10", dns, false},
-		"outside, served by me": {"169.254.20.10", components.Selection{}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := checkClusterDNS(&config.Config{ClusterDNS: netip.MustParseAddr(tc.addr), ClusterDNSSource: "--cluster-dns"}, tc.selection)
-			if (err == nil) != tc.good {
-				t.Fatalf("error is %v", err)
-			}
-			if err != nil && (!strings.Contains(err.Error(), "--cluster-dns") || !strings.Contains(err.Error(), "10.43.0.0/16")) {
-				t.Errorf("error %q does not say where and what is allowed", err)
-			}
-		})
-	}
-}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/k3m-io/k3m/core/config"
 	"github.com/k3m-io/k3m/core/controlplane"
 	"github.com/k3m-io/k3m/core/datastore"
@@ -20,8 +22,12 @@ const kubeletPort = 10250
 // checkPorts finds a port that is taken before anything is started. What it finds free
 // can be taken the moment after; then the part that wants it says so.
 func checkPorts(cfg *config.Config) error {
-	if err := checkPort("the API", "", config.APIPort); err != nil {
-		return err
+	host := ""
+	if cfg.BindAddress.IsValid() && !cfg.BindAddress.IsUnspecified() {
+		host = cfg.BindAddress.String()
+	}
+	if err := checkPort("the API", host, cfg.HTTPSPort); err != nil {
+		return notOurs(cfg, "bind-address", host, err)
 	}
 	port := kubeletPort
 	for _, arg := range cfg.KubeletArgs {
@@ -33,7 +39,16 @@ func checkPorts(cfg *config.Config) error {
 			port = int(number)
 		}
 	}
-	return checkPort("the kubelet", cfg.NodeIPs[0].String(), port)
+	node := cfg.NodeIPs[0].String()
+	return notOurs(cfg, "node-ip", node, checkPort("the kubelet", node, port))
+}
+
+// notOurs is the better error for an address that isn't the machine's.
+func notOurs(cfg *config.Config, option, address string, err error) error {
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	return &config.Error{Source: cfg.Source(option), Message: address + " is not an address of this machine; `ip address` shows those that are"}
 }
 
 // checkPort tries to listen on a host's port; an empty host is all of them.

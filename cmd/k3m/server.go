@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,6 +18,7 @@ import (
 )
 
 func serverCommand() *cobra.Command {
+	var printConfig bool
 	c := &cobra.Command{
 		Use:   "server",
 		Short: "Run a server: control plane, kubelet and the chosen components",
@@ -28,12 +31,16 @@ is weaker than the flags.`,
 		Example: `  k3m server
   k3m server --enable cni=none
   k3m server --disable servicelb,metrics-server --kubelet-arg=max-pods=250
-  k3m server --config /etc/k3m/edge.yaml`,
+  k3m server --config /etc/k3m/edge.yaml
+  k3m server --print-config         # what would hold, and who says so`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			loader, err := config.NewLoader(cmd.Flags(), config.Environment{Lookup: os.LookupEnv, Hostname: os.Hostname})
 			if err != nil {
 				return err
+			}
+			if printConfig {
+				return showConfig(cmd.OutOrStdout(), loader)
 			}
 			hangup := make(chan os.Signal, 1) // from here on SIGHUP does not end the process
 			signal.Notify(hangup, syscall.SIGHUP)
@@ -46,8 +53,28 @@ is weaker than the flags.`,
 		},
 	}
 	config.Flags(c.Flags())
+	c.Flags().BoolVar(&printConfig, "print-config", false, "print the merged configuration, with the source of each value, and start nothing")
 	c.Flags().SortFlags = false
 	return c
+}
+
+// showConfig prints the merged and checked configuration, and what it makes of the components.
+func showConfig(out io.Writer, loader *config.Loader) error {
+	cfg, err := loader.Load(nil)
+	if err != nil {
+		return err
+	}
+	plan, err := newPlan(cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "# The configuration of k3m %s, merged of %s, its drop-ins, the environment and flags.\n", shortVersion(), cfg.File)
+	var ids []string
+	for _, info := range plan.selection.Infos() {
+		ids = append(ids, info.ID())
+	}
+	fmt.Fprintf(out, "# Components that it selects: %s\n", strings.Join(ids, ", "))
+	return cfg.Print(out)
 }
 
 // runServer checks everything that can be checked without touching the host, and then
@@ -64,8 +91,9 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 	if os.Geteuid() != 0 {
 		return errors.New("a server needs root: it makes containers and networks; try `sudo k3m server`")
 	}
+	screen := bootTerminal(cfg, os.Stderr)
 	log, err := logging.New(logging.Options{
-		Format: cfg.LogFormat, Debug: cfg.Debug, File: cfg.LogFile, AlsoStderr: cfg.AlsoLogToStderr, Stderr: os.Stderr,
+		Format: cfg.LogFormat, Debug: cfg.Debug, File: cfg.LogFile, AlsoStderr: cfg.AlsoLogToStderr, Stderr: logWriter(screen, os.Stderr),
 	})
 	if err != nil {
 		return err
@@ -76,7 +104,7 @@ func runServer(ctx context.Context, loader *config.Loader, hangup <-chan os.Sign
 	}
 	restoreKubernetesFlags()
 	debug.SetGCPercent(bootGCPercent)
-	s, err := newServer(plan, loader, hangup, log)
+	s, err := newServer(plan, loader, hangup, log, screen)
 	if err != nil {
 		return err
 	}

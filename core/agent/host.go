@@ -2,13 +2,13 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	utilsysctl "k8s.io/component-helpers/node/util/sysctl"
 )
 
 // host is what the agent has to know or make of the machine before the kubelet and kube-proxy
@@ -58,7 +58,7 @@ func (a *Agent) prepareHost(ctx context.Context, g *errgroup.Group) *host {
 		if err := ensureCgroupRoot(a.opts.CgroupRoot); err != nil {
 			return err
 		}
-		if err := checkKernelSettings(); err != nil {
+		if err := checkKernelSettings(utilsysctl.New(), a.opts.ProtectKernelDefaults); err != nil {
 			return err
 		}
 		close(h.preparedDone)
@@ -67,40 +67,49 @@ func (a *Agent) prepareHost(ctx context.Context, g *errgroup.Group) *host {
 	return h
 }
 
-// HostIPs is the address that a node uses when nobody names one: that of the interface with
-// the default route, else the first global one of an interface that is up, IPv4 preferred.
-func HostIPs() ([]netip.Addr, error) {
-	if ip, err := utilnet.ChooseHostInterface(); err == nil {
-		if addr, ok := netip.AddrFromSlice(ip); ok {
-			return []netip.Addr{addr.Unmap()}, nil
+// HostIPs are the addresses that a node uses when nobody names any: of each family (true stands
+// for IPv4) that of the interface with the default route, else the first global one of an
+// interface that is up.
+func HostIPs(is4 ...bool) ([]netip.Addr, error) {
+	var ips []netip.Addr
+	for _, is4 := range is4 {
+		ip, err := hostIP(is4)
+		if err != nil {
+			return nil, err
+		}
+		ips = append(ips, ip)
+	}
+	return ips, nil
+}
+
+func hostIP(is4 bool) (netip.Addr, error) {
+	family, unspecified := "IPv6", net.IPv6unspecified
+	if is4 {
+		family, unspecified = "IPv4", net.IPv4zero
+	}
+	if ip, err := utilnet.ResolveBindAddress(unspecified); err == nil {
+		if addr, ok := netip.AddrFromSlice(ip); ok && addr.Unmap().Is4() == is4 {
+			return addr.Unmap(), nil
 		}
 	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("find the node's address: %w", err)
+		return netip.Addr{}, fmt.Errorf("find the node's address: %w", err)
 	}
-	var v6 []netip.Addr
 	for _, i := range interfaces {
 		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
 			continue
 		}
 		addrs, err := i.Addrs()
 		if err != nil {
-			return nil, fmt.Errorf("find the node's address: %s: %w", i.Name, err)
+			return netip.Addr{}, fmt.Errorf("find the node's address: %s: %w", i.Name, err)
 		}
 		for _, a := range addrs {
 			prefix, err := netip.ParsePrefix(a.String())
-			if err != nil || !prefix.Addr().IsGlobalUnicast() {
-				continue
+			if err == nil && prefix.Addr().IsGlobalUnicast() && prefix.Addr().Is4() == is4 {
+				return prefix.Addr(), nil
 			}
-			if prefix.Addr().Is4() {
-				return []netip.Addr{prefix.Addr()}, nil
-			}
-			v6 = append(v6, prefix.Addr())
 		}
 	}
-	if len(v6) > 0 {
-		return v6[:1], nil
-	}
-	return nil, errors.New("find the node's address: no interface that is up has one: name an address with --node-ip")
+	return netip.Addr{}, fmt.Errorf("find the node's address: no interface that is up has one of %s: name an address with --node-ip", family)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -56,7 +57,7 @@ func TestDetectPacketFilter(t *testing.T) {
 
 func TestHostIPs(t *testing.T) {
 	needRoot(t)
-	if ips, err := HostIPs(); err == nil || !strings.Contains(err.Error(), "--node-ip") {
+	if ips, err := HostIPs(true); err == nil || !strings.Contains(err.Error(), "--node-ip") {
 		t.Errorf("with the loopback alone: %v, %v", ips, err)
 	}
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "one"}, PeerName: "other"}); err != nil {
@@ -67,6 +68,7 @@ func TestHostIPs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = netlink.LinkDel(one) })
+	want := map[bool]netip.Addr{}
 	for _, cidr := range []string{"2001:db8::7/64", "192.0.2.7/24"} {
 		addr, err := netlink.ParseAddr(cidr)
 		if err != nil {
@@ -79,10 +81,46 @@ func TestHostIPs(t *testing.T) {
 		if err := netlink.LinkSetUp(one); err != nil {
 			t.Fatal(err)
 		}
-		ips, err := HostIPs()
-		if want := netip.MustParsePrefix(cidr).Addr(); err != nil || len(ips) != 1 || ips[0] != want {
-			t.Errorf("%v, %v; want %v", ips, err, want)
+		ip := netip.MustParsePrefix(cidr).Addr()
+		want[ip.Is4()] = ip
+		ips, err := HostIPs(ip.Is4())
+		if err != nil || len(ips) != 1 || ips[0] != ip {
+			t.Errorf("%v, %v; want %v", ips, err, ip)
 		}
+	}
+	for _, families := range [][]bool{{true, false}, {false, true}} {
+		ips, err := HostIPs(families...)
+		if err != nil || len(ips) != 2 || ips[0] != want[families[0]] || ips[1] != want[families[1]] {
+			t.Errorf("families %v: %v, %v; want %v", families, ips, err, want)
+		}
+	}
+}
+
+// kernel is what a host's kernel is set to.
+type kernel map[string]int
+
+func (k kernel) GetSysctl(name string) (int, error) { return k[name], nil }
+func (k kernel) SetSysctl(name string, value int) error {
+	k[name] = value
+	return nil
+}
+
+func TestProtectedKernelSettings(t *testing.T) {
+	right := kernel{}
+	for name, value := range kernelSettings {
+		right[name] = value
+	}
+	if err := checkKernelSettings(right, true); err != nil {
+		t.Errorf("settings that are right: %v", err)
+	}
+	wrong := maps.Clone(right)
+	wrong["vm/overcommit_memory"] = 0
+	err := checkKernelSettings(wrong, true)
+	if err == nil || !strings.Contains(err.Error(), "--protect-kernel-defaults") || !strings.Contains(err.Error(), "sysctl -w vm.overcommit_memory=1") {
+		t.Errorf("a wrong setting: %v", err)
+	}
+	if wrong["vm/overcommit_memory"] != 0 {
+		t.Error("the setting was changed")
 	}
 }
 

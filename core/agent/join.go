@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/k3m-io/k3m/core/pki"
@@ -54,7 +55,7 @@ func (a *Agent) join(ctx context.Context) (*identity, error) {
 		return nil, err
 	}
 	req := wire.JoinRequest{NodeName: a.opts.NodeName, NodePassword: password}
-	for _, ip := range a.opts.NodeIPs {
+	for _, ip := range slices.Concat(a.opts.NodeIPs, a.opts.ExternalIPs) {
 		req.NodeIPs = append(req.NodeIPs, ip.String())
 	}
 	var k keys

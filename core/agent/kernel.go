@@ -27,23 +27,27 @@ var kernelSettings = map[string]int{
 }
 
 // checkKernelSettings finds settings that differ from what the kubelet wants and can't be
-// written, as in a container with a read-only /proc/sys.
-func checkKernelSettings() error {
+// written, as in a container with a read-only /proc/sys, or must not be.
+func checkKernelSettings(kernel utilsysctl.Interface, protected bool) error {
 	var wrong []string
 	for name, want := range kernelSettings {
-		got, err := utilsysctl.New().GetSysctl(name)
+		got, err := kernel.GetSysctl(name)
 		if err == nil && got == want {
 			continue
 		}
-		if unix.Access("/proc/sys/"+name, unix.W_OK) != nil {
+		if protected || unix.Access("/proc/sys/"+name, unix.W_OK) != nil {
 			wrong = append(wrong, fmt.Sprintf("%s=%d", strings.ReplaceAll(name, "/", "."), want))
 		}
 	}
 	if len(wrong) == 0 {
 		return nil
 	}
+	why := "can't be changed from here: run on the host"
+	if protected {
+		why = "--protect-kernel-defaults forbids to change: run"
+	}
 	sort.Strings(wrong)
-	return fmt.Errorf("the kubelet needs kernel settings that can't be changed from here: run on the host: sysctl -w %s", strings.Join(wrong, " "))
+	return fmt.Errorf("the kubelet needs kernel settings that %s: sysctl -w %s", why, strings.Join(wrong, " "))
 }
 
 // capSysResource is the bit of CAP_SYS_RESOURCE (linux/capability.h).

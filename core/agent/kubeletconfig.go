@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 
@@ -25,6 +26,12 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.KubeConfig = f.kubeletKubeconfig
 	s.HostnameOverride = o.NodeName
 	s.NodeIP = joinAddrs(o.NodeIPs)
+	s.NodeLabels = map[string]string{} // an argument may add to it
+	maps.Copy(s.NodeLabels, o.Labels)
+	s.RegisterWithTaints = o.Taints
+	if len(o.ExternalIPs) > 0 {
+		s.CloudProvider = "external" // see NodeAddresses
+	}
 	s.RootDirectory = o.path("kubelet")
 	s.CertDirectory = o.path("kubelet", "pki")
 
@@ -48,6 +55,7 @@ func kubeletServer(o Options, f files, cluster wire.ClusterFacts, h hostFacts) (
 	s.FailCgroupV1 = false
 	s.FailSwapOn = false
 	s.OOMScoreAdj = h.oomScoreAdj
+	s.ProtectKernelDefaults = o.ProtectKernelDefaults
 
 	s.ClusterDNS = cluster.ClusterDNS
 	s.ClusterDomain = cluster.ClusterDomain

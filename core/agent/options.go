@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"path/filepath"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/k3m-io/k3m/core/health"
 )
 
@@ -32,6 +34,17 @@ type Options struct {
 	NodeName string
 	// NodeIPs are the node's addresses, the preferred family first. HostIPs finds them.
 	NodeIPs []netip.Addr
+	// ExternalIPs are the addresses at which others reach the node. With any, the kubelet leaves the
+	// node's addresses to whoever holds the cluster (see NodeAddresses), and registers with
+	// the taint of a node that has none yet.
+	ExternalIPs []netip.Addr
+	// Labels and Taints are the node's when it registers.
+	Labels map[string]string
+	Taints []corev1.Taint
+	// ProtectKernelDefaults refuses kernel settings that are not the kubelet's own instead of
+	// changing them.
+	ProtectKernelDefaults bool
+
 	// DataDir is absolute; everything that the agent keeps lies in its agent/ folder.
 	DataDir string
 	// PodLogsDir is where the logs of pods go. Empty: /var/log/pods for the default data

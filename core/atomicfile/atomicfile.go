@@ -12,7 +12,17 @@ import (
 // Write puts data into path with the mode given, whatever the umask, and makes the directory
 // (0700) when it is missing. Another file of that name is replaced; a symbolic link is
 // replaced and not followed.
-func Write(path string, data []byte, mode os.FileMode) (err error) {
+func Write(path string, data []byte, mode os.FileMode) error { return write(path, data, mode, -1) }
+
+// WriteFor is Write for a file of a group, by its number.
+func WriteFor(path string, data []byte, mode os.FileMode, gid int) error {
+	if os.Geteuid() != 0 && gid == 0 {
+		gid = -1 // tests of users that are not root
+	}
+	return write(path, data, mode, gid)
+}
+
+func write(path string, data []byte, mode os.FileMode, gid int) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -27,7 +37,7 @@ func Write(path string, data []byte, mode os.FileMode) (err error) {
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	if err := fill(f, data, mode); err != nil {
+	if err := fill(f, data, mode, gid); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
@@ -37,10 +47,15 @@ func Write(path string, data []byte, mode os.FileMode) (err error) {
 }
 
 // fill writes, syncs and closes f.
-func fill(f *os.File, data []byte, mode os.FileMode) error {
+func fill(f *os.File, data []byte, mode os.FileMode, gid int) error {
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
 		return err
+	}
+	if gid >= 0 {
+		if err := f.Chown(-1, gid); err != nil {
+			return err
+		}
 	}
 	if err := f.Chmod(mode); err != nil {
 		return err

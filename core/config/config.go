@@ -3,10 +3,12 @@ package config
 import (
 	"encoding/json"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -19,13 +21,17 @@ const (
 
 	// DefaultPauseImage is the sandbox image that the distribution carries.
 	DefaultPauseImage = "registry.k3m.io/pause:1"
-	// DefaultClusterDNS and DefaultClusterDomain are those of k3s.
+	// The cluster's addresses and domain are those of k3s.
+	DefaultClusterCIDR   = "10.42.0.0/16"
+	DefaultServiceCIDR   = "10.43.0.0/16"
 	DefaultClusterDNS    = "10.43.0.10"
 	DefaultClusterDomain = "cluster.local"
+	// DefaultNodePorts are upstream's.
+	DefaultNodePorts = "30000-32767"
 	// DefaultSnapshotSchedule and DefaultSnapshotRetention are those of k3s.
 	DefaultSnapshotSchedule  = "0 */12 * * *"
 	DefaultSnapshotRetention = 5
-	// APIPort is where the API server and the supervisor listen.
+	// APIPort is where the API server and the supervisor listen by default.
 	APIPort = 6443
 )
 
@@ -62,11 +68,20 @@ func (c Component) At(path string) string {
 
 // Config is a server's merged and checked configuration.
 type Config struct {
-	// NodeName is the Kubernetes node's name.
-	NodeName string
+	// NodeName is the Kubernetes node's name. WithNodeID asks the server to append the node's ID
+	// to it.
+	NodeName   string
+	WithNodeID bool
 	// NodeIPs are the node's addresses, the preferred family first; empty means that
 	// the agent chooses the address of the default route or the first global one.
 	NodeIPs []netip.Addr
+	// NodeExternalIPs are those at which others reach the node, one of each family at most.
+	NodeExternalIPs []netip.Addr
+	// NodeLabels are given to the node at each start, NodeTaints when it joins.
+	NodeLabels map[string]string
+	NodeTaints []corev1.Taint
+	// ProtectKernelDefaults has the kubelet refuse kernel settings that it would change.
+	ProtectKernelDefaults bool
 
 	// DataDir and RunDir are absolute.
 	DataDir, RunDir string
@@ -75,13 +90,27 @@ type Config struct {
 	File string
 	// WriteKubeconfig is where the administrator's kubeconfig goes, absolute.
 	WriteKubeconfig string
+	// KubeconfigMode is its mode, KubeconfigGID its group, -1 for root's.
+	KubeconfigMode os.FileMode
+	KubeconfigGID  int
 
-	// ClusterDNS is the address of the cluster's DNS service, ClusterDomain the domain of
+	// ClusterCIDRs are the ranges of pods, ServiceCIDRs those of Services: the same families in
+	// the same order, one range of each.
+	ClusterCIDRs, ServiceCIDRs []netip.Prefix
+	// NodePorts are the ports of NodePort Services.
+	NodePorts PortRange
+	// ClusterDNS are the addresses of the cluster's DNS service, ClusterDomain the domain of
 	// its Services.
-	ClusterDNS    netip.Addr
+	ClusterDNS    []netip.Addr
 	ClusterDomain string
-	// ClusterDNSSource is where ClusterDNS was found; empty for the default.
-	ClusterDNSSource string
+	// BindAddress is where the API listens; the zero value and unspecified ones stand for all
+	// addresses. HTTPSPort is its port. AdvertiseAddress is where pods reach it; the zero value
+	// stands for the node's first address.
+	BindAddress      netip.Addr
+	HTTPSPort        int
+	AdvertiseAddress netip.Addr
+	// TLSSANs are more names and addresses for the API's certificate.
+	TLSSANs []string
 	// ResolvConf is the resolv.conf with the node's own name servers, absolute; empty
 	// means that the agent chooses.
 	ResolvConf string

@@ -107,7 +107,7 @@ func TestMistakesInDropIns(t *testing.T) {
 		"added to one text":    {"node-name+: b", []string{"10-a.yaml:1:1", "node-name"}},
 		"a key twice":          {"enable: [x]\nenable: [y]", []string{"10-a.yaml:2:1", "already"}},
 		"a key twice in block": {"components:\n  a.b:\n    x: 1\n    x: 2", []string{"10-a.yaml:3:5", "x"}},
-		"not YAML":             {"a: [", []string{"10-a.yaml", "line"}},
+		"not YAML":             {"a: [", []string{"10-a.yaml", ":1:1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := loadFiles(t, map[string]string{"10-a.yaml": tc.text, "config.yaml": ""}, nil)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -33,7 +35,7 @@ func parseFile(name string, text []byte) (fileValues, error) {
 		if errors.Is(err, io.EOF) {
 			return parsed, nil
 		}
-		return parsed, &Error{name, strings.TrimPrefix(err.Error(), "yaml: ")}
+		return parsed, syntaxError(name, text, err)
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return parsed, &Error{name, "holds more than one YAML document; a configuration is one"}
@@ -64,6 +66,25 @@ func parseFile(name string, text []byte) (fileValues, error) {
 		}
 	}
 	return parsed, nil
+}
+
+// yamlLine is the line of a mistake that the YAML parser found; it does not tell the column.
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// syntaxError puts the place of a mistake in front, with the column where the line's text begins.
+func syntaxError(name string, text []byte, err error) error {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	if at := yamlLine.FindStringSubmatch(message); at != nil {
+		number, _ := strconv.Atoi(at[1]) // digits
+		column := 1
+		if lines := bytes.Split(text, []byte("\n")); number <= len(lines) {
+			line := lines[number-1]
+			column += len(line) - len(bytes.TrimLeft(line, " "))
+		}
+		name = fmt.Sprintf("%s:%d:%d", name, number, column)
+		message = message[len(at[0]):]
+	}
+	return &Error{name, oneLine(message) + "; this is not YAML"}
 }
 
 // parseOption reads `key: value`, or `key+: value` of a list.

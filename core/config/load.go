@@ -81,9 +81,9 @@ func (l *Loader) Stronger(option string) string {
 func (l *Loader) Load(overlay map[string][]byte) (*Config, error) {
 	c := &Config{
 		DataDir: DefaultDataDir, RunDir: DefaultRunDir, File: DefaultFile, WriteKubeconfig: DefaultKubeconfig,
-		ClusterDNS: netip.MustParseAddr(DefaultClusterDNS), ClusterDomain: DefaultClusterDomain,
-		PauseImage:    DefaultPauseImage,
-		DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultClusterCIDR)}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(DefaultServiceCIDR)},
+		ClusterDomain: DefaultClusterDomain, NodePorts: PortRange{30000, 32767}, HTTPSPort: APIPort, KubeconfigGID: -1, LogFormat: "text",
+		PauseImage: DefaultPauseImage, DatastoreSync: "full", SnapshotSchedule: DefaultSnapshotSchedule, SnapshotRetention: DefaultSnapshotRetention,
 	}
 	found := maps.Clone(l.strong)
 	_, named := found["config"]
@@ -148,13 +148,13 @@ func finish(c *Config, env Environment) error {
 	if c.SnapshotDir == "" {
 		c.SnapshotDir = SnapshotDir(c.DataDir)
 	}
-	if len(c.NodeIPs) > 1 {
-		return &Error{"node-ip", "give one address: the cluster's ranges are IPv4"}
+	if c.KubeconfigMode == 0 {
+		c.KubeconfigMode = 0o600
+		if c.KubeconfigGID >= 0 {
+			c.KubeconfigMode = 0o640
+		}
 	}
-	if len(c.NodeIPs) == 1 && !c.NodeIPs[0].Is4() {
-		return &Error{"node-ip", fmt.Sprintf("%s is not an IPv4 address, as the cluster's ranges are", c.NodeIPs[0])}
-	}
-	return nil
+	return finishNetwork(c)
 }
 
 func fromFlags(fs *pflag.FlagSet) (map[string][]Value, error) {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -92,19 +91,6 @@ func number(field func(c *Config) *int, lowest, highest int) func(*Config, []Val
 	})
 }
 
-// duration options are lengths of time of at least lowest, such as "12h" or "1h30m"; zero
-// is allowed as well if it says so.
-func duration(field func(c *Config) *time.Duration, lowest time.Duration, zero bool) func(*Config, []Value) error {
-	return one(func(c *Config, v Value) error {
-		d, err := time.ParseDuration(v.Text)
-		if err != nil || d < lowest && (!zero || d != 0) {
-			return &Error{v.Source, fmt.Sprintf("%q is not a length of time of at least %s, such as 12h or 90m", v.Text, lowest)}
-		}
-		*field(c) = d
-		return nil
-	})
-}
-
 // choice options are one of the allowed words.
 func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Value) error {
 	return one(func(c *Config, v Value) error {
@@ -120,7 +106,7 @@ func choice(field func(c *Config) *string, allowed ...string) func(*Config, []Va
 var FlannelBackends = []string{"vxlan", "host-gw", "wireguard"}
 
 // options are all settings of `k3m server`, in the order of its help text.
-var options = slices.Concat(mainOptions, imageOptions)
+var options = slices.Concat(mainOptions, imageOptions, nodeOptions, clusterOptions, apiOptions)
 
 // mainOptions are those of which a user first thinks, and the rest.
 var mainOptions = []option{
@@ -138,19 +124,9 @@ var mainOptions = []option{
 			c.NodeName = v.Text
 			return nil
 		})},
-	{name: "node-ip", list: true, usage: "IPv4 address of the node (default: that of the default route)",
-		set: func(c *Config, values []Value) error {
-			c.NodeIPs = nil
-			for _, v := range values {
-				addr, err := netip.ParseAddr(v.Text)
-				if err != nil || addr.IsUnspecified() || addr.IsMulticast() {
-					return &Error{v.Source, fmt.Sprintf("%q is not an address that a node can have", v.Text)}
-				}
-				c.NodeIPs = append(c.NodeIPs, addr)
-			}
-			return nil
-		}},
-	{name: "write-kubeconfig", usage: "where the administrator's kubeconfig is written, mode 0600 (default " + DefaultKubeconfig + ")",
+	{name: "node-ip", list: true, usage: "address of the node; of a dual-stack one, one of each family, comma-separated or repeated (default: those of the default routes)",
+		set: addresses("node-ip", func(c *Config) *[]netip.Addr { return &c.NodeIPs })},
+	{name: "write-kubeconfig", usage: "where the administrator's kubeconfig is written (default " + DefaultKubeconfig + ")",
 		set: path(func(c *Config) *string { return &c.WriteKubeconfig })},
 	{name: "token", secret: true, usage: "secret with which nodes join; other users of the machine can't read it once k3m runs (default: made at the first start)",
 		set: one(func(c *Config, v Value) error { return setToken(c, v) })},
@@ -176,15 +152,8 @@ var mainOptions = []option{
 			}
 			return &Error{v.Source, fmt.Sprintf("unknown backend %q%s; allowed: %s", v.Text, DidYouMean(v.Text, FlannelBackends), strings.Join(FlannelBackends, ", "))}
 		})},
-	{name: "cluster-dns", usage: "address of the cluster's DNS service, from the range of services (default " + DefaultClusterDNS + ")",
-		set: one(func(c *Config, v Value) error {
-			addr, err := netip.ParseAddr(v.Text)
-			if err != nil || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
-				return &Error{v.Source, fmt.Sprintf("%q is not an IPv4 address that a service can have, such as %s", v.Text, DefaultClusterDNS)}
-			}
-			c.ClusterDNS, c.ClusterDNSSource = addr, v.Source
-			return nil
-		})},
+	{name: "cluster-dns", list: true, usage: "address of the cluster's DNS service, from the range of services; of a dual-stack cluster, one of each family (default: the 10th of each range, " + DefaultClusterDNS + ")",
+		set: addresses("cluster-dns", func(c *Config) *[]netip.Addr { return &c.ClusterDNS })},
 	{name: "cluster-domain", usage: "DNS domain of services and pods (default " + DefaultClusterDomain + ")",
 		set: one(func(c *Config, v Value) error {
 			if problems := validation.IsDNS1123Subdomain(v.Text); len(problems) > 0 {

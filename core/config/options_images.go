@@ -25,8 +25,12 @@ var imageOptions = []option{
 		})},
 	{name: "disable-default-registry-endpoint", boolean: true, usage: "pull images of a registry that has mirrors from those alone",
 		set: one(func(c *Config, v Value) error {
-			c.DisableDefaultRegistryEndpoint = v
-			return boolean(func(*Config) *bool { return new(bool) })(c, []Value{v})
+			var disable bool
+			err := boolean(func(*Config) *bool { return &disable })(c, []Value{v})
+			if disable {
+				c.DisableDefaultRegistryEndpoint = v
+			}
+			return err
 		})},
 	{name: "pause-image", usage: "image of the process that holds a pod together (default: the carried one, which needs no registry)",
 		set: one(func(c *Config, v Value) error {

@@ -153,9 +153,13 @@ func (s *apiServer) run(ctx context.Context) error {
 // apiServerDefaults are the flags that k3m sets.
 func (c *ControlPlane) apiServerDefaults(creds *credentials, storage string) ([]argument, error) {
 	o := c.opts
+	advertise := o.AdvertiseAddress
+	if !advertise.IsValid() {
+		advertise = o.NodeIPs[0]
+	}
 	issuer := "https://kubernetes.default.svc." + o.ClusterDomain
 	defaults := []argument{
-		{name: "advertise-address", value: o.NodeIPs[0].String()},
+		{name: "advertise-address", value: advertise.String()},
 		{name: "etcd-servers", value: storage},
 		{name: "service-cluster-ip-range", value: join(o.ServiceCIDRs)},
 
@@ -192,6 +196,9 @@ func (c *ControlPlane) apiServerDefaults(creds *credentials, storage string) ([]
 		{name: "enable-aggregator-routing", value: "true"},
 
 		{name: "shutdown-watch-termination-grace-period", value: watchGracePeriod.String()},
+	}
+	if o.NodePorts != "" {
+		defaults = append(defaults, argument{name: "service-node-port-range", value: o.NodePorts})
 	}
 	return c.appendAnonymous(append(defaults, singleServerDefaults()...))
 }

@@ -33,15 +33,16 @@ type Args map[string][]string
 // the flag of k3m to use instead; empty if it has none.
 var reserved = map[string]map[string]string{
 	APIServer: {
-		"secure-port":              "",
-		"bind-address":             "",
-		"advertise-address":        "--node-ip",
-		"service-cluster-ip-range": "",
+		"secure-port":              "--https-listen-port",
+		"bind-address":             "--bind-address",
+		"advertise-address":        "--advertise-address",
+		"service-cluster-ip-range": "--service-cidr",
+		"service-node-port-range":  "--service-node-port-range",
 		"etcd-servers":             "",
 	},
 	ControllerManager: {
-		"cluster-cidr":             "",
-		"service-cluster-ip-range": "",
+		"cluster-cidr":             "--cluster-cidr",
+		"service-cluster-ip-range": "--service-cidr",
 	},
 }
 

@@ -25,7 +25,7 @@ func TestArgs(t *testing.T) {
 		"a bad value":           {controlplane.Args{"kube-apiserver": {"event-ttl=soon"}}, `invalid duration "soon"`},
 		"nothing":               {controlplane.Args{"kube-apiserver": {""}}, "want flag=value"},
 		"reserved":              {controlplane.Args{"kube-apiserver": {"secure-port=6444"}}, "k3m decides on secure-port"},
-		"k3m's own flag":        {controlplane.Args{"kube-apiserver": {"advertise-address=192.0.2.1"}}, "k3m decides on advertise-address: use --node-ip"},
+		"k3m's own flag":        {controlplane.Args{"kube-apiserver": {"advertise-address=192.0.2.1"}}, "k3m decides on advertise-address: use --advertise-address"},
 		"another's reserved":    {controlplane.Args{"kube-controller-manager": {"cluster-cidr=10.0.0.0/8"}}, "k3m decides on cluster-cidr"},
 		"a gate":                {controlplane.Args{"kube-apiserver": {"feature-gates=ContextualLogging=true"}}, ""},
 		"the same gate twice":   {controlplane.Args{"kube-apiserver": {"feature-gates=ContextualLogging=true"}, "kubelet": {"feature-gates=ContextualLogging=true"}}, ""},

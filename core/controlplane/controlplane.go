@@ -201,6 +201,7 @@ func (c *ControlPlane) supervise(creds *credentials) wrapHandler {
 			Component: c.opts.Component,
 			Services:  c.opts.Services,
 			NodeName:  c.opts.NodeName,
+			Local:     LocalAddress(c.opts.BindAddress),
 			API:       c.apiNames(),
 			Cluster:   c.clusterFacts(),
 		})

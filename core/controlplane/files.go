@@ -74,7 +74,7 @@ func (c *ControlPlane) prepareFiles(port int, clusterExists bool) (*credentials,
 	if f.token, err = token.Ensure(TokenFile(c.opts.DataDir), c.opts.Token, f.pki.Server.PEM); err != nil {
 		return nil, err
 	}
-	server := "https://" + netip.AddrPortFrom(c.localAddress(), uint16(port)).String()
+	server := "https://" + netip.AddrPortFrom(LocalAddress(c.opts.BindAddress), uint16(port)).String()
 	mode := c.opts.KubeconfigMode
 	if mode == 0 {
 		mode = defaultKubeconfigMode
@@ -82,11 +82,11 @@ func (c *ControlPlane) prepareFiles(port int, clusterExists bool) (*credentials,
 	f.controllerManagerConfig = filepath.Join(c.opts.credDir(), ControllerManager+".kubeconfig")
 	f.schedulerConfig = filepath.Join(c.opts.credDir(), Scheduler+".kubeconfig")
 	for _, k := range []kubeconfig{
-		{f.controllerManagerConfig, 0o600, userControllerManager, controllerManager},
-		{f.schedulerConfig, 0o600, userScheduler, scheduler},
-		{c.opts.KubeconfigPath, mode, "default", admin},
+		{f.controllerManagerConfig, 0o600, 0, userControllerManager, controllerManager},
+		{f.schedulerConfig, 0o600, 0, userScheduler, scheduler},
+		{c.opts.KubeconfigPath, mode, max(0, c.opts.KubeconfigGID), "default", admin},
 		// Where a sub-command finds it that knows the data directory alone.
-		{AdminKubeconfig(c.opts.DataDir), 0o600, "default", admin},
+		{AdminKubeconfig(c.opts.DataDir), 0o600, 0, "default", admin},
 	} {
 		if err := k.write(server, f.pki.Server.PEM); err != nil {
 			return nil, err
@@ -100,14 +100,6 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
-// localAddress is where this machine reaches the API.
-func (c *ControlPlane) localAddress() netip.Addr {
-	if bind := c.opts.BindAddress; bind.IsValid() && !bind.IsUnspecified() {
-		return bind
-	}
-	return loopback4
-}
-
 // apiNames are what the API is called: by pods, on this machine, and by whatever the user adds.
 func (c *ControlPlane) apiNames() pki.SANs {
 	o := c.opts
@@ -116,7 +108,10 @@ func (c *ControlPlane) apiNames() pki.SANs {
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + o.ClusterDomain,
 			"localhost",
 		},
-		IPs: append([]netip.Addr{loopback4, loopback6, c.localAddress()}, o.NodeIPs...),
+		IPs: append([]netip.Addr{loopback4, loopback6, LocalAddress(c.opts.BindAddress)}, o.NodeIPs...),
+	}
+	if o.AdvertiseAddress.IsValid() {
+		names.IPs = append(names.IPs, o.AdvertiseAddress)
 	}
 	if o.NodeName != "" {
 		names.DNSNames = append(names.DNSNames, o.NodeName)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"syscall"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -17,6 +18,7 @@ import (
 type kubeconfig struct {
 	path string
 	mode os.FileMode
+	gid  int
 	user string
 	pair pki.Pair
 }
@@ -37,7 +39,7 @@ func (k kubeconfig) write(server string, serverCA []byte) error {
 	if k.holds(data) {
 		return nil
 	}
-	if err := atomicfile.Write(k.path, data, k.mode); err != nil {
+	if err := atomicfile.WriteFor(k.path, data, k.mode, k.gid); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil
@@ -46,6 +48,9 @@ func (k kubeconfig) write(server string, serverCA []byte) error {
 func (k kubeconfig) holds(data []byte) bool {
 	info, err := os.Lstat(k.path)
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != k.mode {
+		return false
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && int(owner.Gid) != k.gid {
 		return false
 	}
 	old, err := os.ReadFile(k.path)

@@ -21,8 +21,10 @@ type Options struct {
 
 	// NodeName is this node's name.
 	NodeName string
-	// NodeIPs are this node's addresses; the first is where the kubernetes Service leads to.
-	NodeIPs []netip.Addr
+	// NodeIPs are this node's addresses; the first is where the kubernetes Service leads to, but
+	// for an AdvertiseAddress.
+	NodeIPs          []netip.Addr
+	AdvertiseAddress netip.Addr
 	// BindAddress is where the API listens; all addresses if it is the zero value.
 	BindAddress netip.Addr
 	// Port is the API's, 6443. 0 takes any free one, for tests.
@@ -32,6 +34,8 @@ type Options struct {
 	// IP family.
 	ClusterCIDRs []netip.Prefix
 	ServiceCIDRs []netip.Prefix
+	// NodePorts are the ports of NodePort Services, "30000-32767"; empty for upstream's.
+	NodePorts string
 	// ClusterDNS are the DNS Service's addresses.
 	ClusterDNS []netip.Addr
 	// ClusterDomain is the DNS domain of Services, "cluster.local".
@@ -40,9 +44,10 @@ type Options struct {
 	// TLSSANs are more names and addresses for the API's certificate. Optional.
 	TLSSANs []string
 	// KubeconfigPath is where the administrator's kubeconfig goes, with KubeconfigMode (0600
-	// if it is 0).
+	// if it is 0) and KubeconfigGID (root's if it is 0 or less).
 	KubeconfigPath string
 	KubeconfigMode os.FileMode
+	KubeconfigGID  int
 	// Token is what nodes join with: a whole token or its secret alone. When it is empty,
 	// the one in DataDir is used, or made.
 	Token string
@@ -98,6 +103,17 @@ func ManifestsDir(dataDir string) string {
 // LockFile is the lock of a server on a data directory, for datastore.AcquireLock.
 func LockFile(dataDir string) string {
 	return filepath.Join(dataDir, "server", "lock")
+}
+
+// LocalAddress is where this machine reaches the API that listens on bind.
+func LocalAddress(bind netip.Addr) netip.Addr {
+	switch {
+	case bind.IsValid() && !bind.IsUnspecified():
+		return bind
+	case bind == netip.IPv6Unspecified(): // an IPv4 one may not be listened on
+		return loopback6
+	}
+	return loopback4
 }
 
 // check finds what would fail later with a worse message.

@@ -33,7 +33,10 @@ const (
 	maxPassword = 1024
 )
 
-var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopback6 = netip.IPv6Loopback()
+)
 
 // join gives a node its certificates.
 func (s *Supervisor) join(r *http.Request) (any, error) {
@@ -104,13 +107,13 @@ func checkJoin(req *wire.JoinRequest) (*joining, error) {
 	if n := len(req.NodeIPs); n == 0 || n > maxNodeIPs {
 		return nil, refuse(http.StatusBadRequest, "a node must have 1 to %d addresses, not %d", maxNodeIPs, n)
 	}
-	node := &joining{names: pki.SANs{DNSNames: []string{req.NodeName}, IPs: []netip.Addr{loopback4}}}
+	node := &joining{names: pki.SANs{DNSNames: []string{req.NodeName}, IPs: []netip.Addr{loopback4, loopback6}}}
 	for _, text := range req.NodeIPs {
 		ip, err := netip.ParseAddr(text)
 		if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
 			return nil, refuse(http.StatusBadRequest, "%q can't be a node's address", text)
 		}
-		if ip = ip.Unmap(); ip != loopback4 {
+		if ip = ip.Unmap(); ip != loopback4 && ip != loopback6 {
 			node.names.IPs = append(node.names.IPs, ip)
 		}
 	}
@@ -133,11 +136,11 @@ func checkJoin(req *wire.JoinRequest) (*joining, error) {
 }
 
 // checkNames keeps a node from a serving certificate with which it could pass as the API: both are
-// signed by the server authority. This server's own node may have those names: it joins over the
-// loopback. Its password alone doesn't do: at the first start whoever comes first sets it.
+// signed by the server authority. This server's own node may have those names: it joins from
+// this machine. Its password alone doesn't do: at the first start whoever comes first sets it.
 func (s *Supervisor) checkNames(node string, ips []netip.Addr, from netip.Addr) error {
 	if node == s.opts.NodeName {
-		if !from.IsLoopback() {
+		if !from.IsLoopback() && (!from.IsValid() || from != s.opts.Local) {
 			return refuse(http.StatusForbidden, "%q is the name of the server's own node: choose another --node-name", node)
 		}
 		return nil
@@ -146,7 +149,7 @@ func (s *Supervisor) checkNames(node string, ips []netip.Addr, from netip.Addr) 
 		return refuse(http.StatusForbidden, "%q is a name of the API server: choose another --node-name", node)
 	}
 	for _, ip := range ips {
-		if ip != loopback4 && slices.Contains(s.opts.API.IPs, ip) {
+		if ip != loopback4 && ip != loopback6 && slices.Contains(s.opts.API.IPs, ip) {
 			return refuse(http.StatusForbidden, "%s is an address of the API server: choose another --node-ip", ip)
 		}
 	}

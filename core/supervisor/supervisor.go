@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -42,11 +43,14 @@ type Options struct {
 	// Services says which Services ("<namespace>/<name>") a component on a node serves with
 	// TLS, and whether it may have a certificate for them. Nil: none has.
 	Services func(id, node string) (services []string, ok bool)
-	// NodeName is the name of this server's own node, which joins over the loopback, and API
+	// NodeName is the name of this server's own node, which joins from this machine, and API
 	// are the names that the API's certificate has. No other node gets a certificate with
 	// one of those.
 	NodeName string
 	API      pki.SANs
+	// Local is the address at which this machine reaches the API. Nobody else's connection comes
+	// from there: it is the machine's own, if it isn't a loopback address.
+	Local netip.Addr
 	// Cluster is what nodes are told when they join.
 	Cluster wire.ClusterFacts
 }

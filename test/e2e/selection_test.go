@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,7 @@ func TestWrongSelection(t *testing.T) {
 		{"unknown flag", []string{"--enabel=cni=flannel"}, []string{"--enabel", "--enable"}},
 		{"bad node name", []string{"--node-name=Not A Name"}, []string{"--node-name", "Not A Name"}},
 		{"bad address", []string{"--node-ip=198.18.0"}, []string{"--node-ip", "198.18.0"}},
+		{"address of another machine", []string{"--bind-address=198.18.0.250"}, []string{"--bind-address", "198.18.0.250", "ip address"}},
 		{"contradictory feature gates", []string{"--kube-apiserver-arg=feature-gates=CrossNamespaceVolumeDataSource=true", "--kubelet-arg=feature-gates=CrossNamespaceVolumeDataSource=false"},
 			[]string{"CrossNamespaceVolumeDataSource", "kube-apiserver", "kubelet"}},
 		{"unknown argument of a Kubernetes part", []string{"--kube-scheduler-arg=leader-elekt=true"}, []string{"leader-elekt"}},
@@ -78,6 +80,46 @@ func TestWrongSelection(t *testing.T) {
 			t.Fatal(err)
 		}
 		sentence(t, refuse(t, h, 2), h.ConfigFile+":3", "containred", "containerd")
+		untouched(t, h)
+	})
+	t.Run("in a component's block, its own line", func(t *testing.T) {
+		for _, c := range []struct {
+			name, block string
+			words       []string
+		}{
+			{"unknown key", "    backend: vxlan\n    mtuu: 1400\n", []string{":4:5", "cni.flannel.mtuu", "mtu"}},
+			{"wrong type", "    mtu: wide\n", []string{":3:5", "cni.flannel.mtu", "integer", `"wide"`}},
+			{"out of range", "    backend: vxlan\n    mtu: 12\n", []string{":4:5", "cni.flannel.mtu", "12", "at least"}},
+		} {
+			if err := os.WriteFile(h.ConfigFile, []byte("components:\n  cni.flannel:\n"+c.block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.words[0] = h.ConfigFile + c.words[0]
+			sentence(t, refuse(t, h, 2), c.words...)
+			untouched(t, h)
+		}
+	})
+	t.Run("printed", func(t *testing.T) {
+		if err := os.WriteFile(h.ConfigFile, []byte("tls-san: [k3m.example.test]\ncomponents:\n  cni.flannel: {mtu: 1400}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := h.K3m(within(t, 20*time.Second), append([]string{"server", "--print-config", "--token=very-secret-token"}, h.Flags()...)...)
+		cmd.Env = append(cmd.Env, "K3M_DISABLE=metrics-server")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			"- k3m.example.test +# " + regexp.QuoteMeta(h.ConfigFile) + ":1:11\n", `"mtu": 1400 +# ` + regexp.QuoteMeta(h.ConfigFile) + ":3:17\n",
+			"- metrics-server +# K3M_DISABLE\n", "node-name: wrong +# --node-name\n", "- 10.43.0.0/16 +# default\n", "# Components that it selects: runtime.containerd,",
+		} {
+			if !regexp.MustCompile(want).MatchString(out) {
+				t.Errorf("%s is not in\n%s", want, out)
+			}
+		}
+		if strings.Contains(out, "very-secret-token") || strings.Contains(out, "metrics-server.") {
+			t.Errorf("it shows what it must not:\n%s", out)
+		}
 		untouched(t, h)
 	})
 	t.Run("unknown key in the file", func(t *testing.T) {

@@ -22,9 +22,11 @@ import (
 
 // Host is one test host: a fresh machine, as far as k3m can tell.
 type Host struct {
-	// Name is the host's name; Addr its address on the switch.
-	Name string
-	Addr netip.Addr
+	// Name is the host's name; Addr and Addr6 its addresses on the switch.
+	Name        string
+	Addr, Addr6 netip.Addr
+	// NodeIPs are those of the addresses that its nodes are given; Addr alone when it is empty.
+	NodeIPs []netip.Addr
 	// Dir holds the host's files, DataDir, RunDir, ConfigFile and Kubeconfig are the
 	// paths that its nodes use. They are the same inside and outside of the host.
 	Dir, DataDir, RunDir, ConfigFile, Kubeconfig string
@@ -53,6 +55,7 @@ func (l *Lab) NewHost(tb TB, name string) *Host {
 	l.mu.Unlock()
 	h := &Host{Name: name, tb: tb, lab: l, port: fmt.Sprintf("host%d", number)}
 	h.Addr = netip.AddrFrom4([4]byte{198, 18, 0, byte(10 + number)})
+	h.Addr6 = netip.MustParseAddr(fmt.Sprintf("fd42:198:18::%x", 10+number))
 	h.Dir = filepath.Join(l.Dir, fmt.Sprintf("%d", number))
 	h.DataDir = filepath.Join(h.Dir, "data")
 	h.RunDir = filepath.Join(h.Dir, "run")
@@ -118,7 +121,7 @@ func (h *Host) boot() error {
 	if h.links, err = netlink.NewHandleAt(h.net); err != nil {
 		return err
 	}
-	if err := h.lab.Switch.plug(h.net, h.port, h.Addr); err != nil {
+	if err := h.lab.Switch.plug(h.net, h.port, h.Addr, h.Addr6); err != nil {
 		return fmt.Errorf("plug it into the switch: %w", err)
 	}
 	h.baseline, err = h.Snapshot()

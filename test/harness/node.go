@@ -94,8 +94,16 @@ func (n *Node) Restart(tb TB) {
 
 // Flags are those that point k3m server at the host's paths and address.
 func (h *Host) Flags() []string {
+	ips := h.Addr.String()
+	if len(h.NodeIPs) > 0 {
+		var all []string
+		for _, ip := range h.NodeIPs {
+			all = append(all, ip.String())
+		}
+		ips = strings.Join(all, ",")
+	}
 	return []string{
-		"--node-name=" + h.Name, "--node-ip=" + h.Addr.String(),
+		"--node-name=" + h.Name, "--node-ip=" + ips,
 		"--data-dir=" + h.DataDir, "--run-dir=" + h.RunDir, "--config=" + h.ConfigFile,
 		"--write-kubeconfig=" + h.Kubeconfig,
 	}

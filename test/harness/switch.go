@@ -17,6 +17,9 @@ import (
 // forwarded there.
 var SwitchAddr = netip.MustParseAddr("198.18.0.1")
 
+// SwitchAddr6 is its IPv6 address, and the hosts' gateway likewise.
+var SwitchAddr6 = netip.MustParseAddr("fd42:198:18::1")
+
 // Switch is a network namespace with a bridge that joins the hosts. It lives as long as
 // its descriptor does.
 type Switch struct {
@@ -58,16 +61,27 @@ func (s *Switch) setUp() error {
 	if s.bridge, err = s.handle.LinkByName("switch"); err != nil {
 		return err
 	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: SwitchAddr.AsSlice(), Mask: net.CIDRMask(24, 32)}}
-	if err := s.handle.AddrAdd(s.bridge, addr); err != nil {
-		return err
+	for _, addr := range []netip.Addr{SwitchAddr, SwitchAddr6} {
+		if err := s.handle.AddrAdd(s.bridge, linkAddr(addr)); err != nil {
+			return err
+		}
 	}
 	return s.handle.LinkSetUp(s.bridge)
 }
 
-// plug joins a host's network namespace to the switch: eth0 with its address, the
-// default route to the switch, and loopback up.
-func (s *Switch) plug(ns netns.NsHandle, port string, addr netip.Addr) error {
+// linkAddr is an address on the switch's network, at once usable: nobody else has it.
+func linkAddr(addr netip.Addr) *netlink.Addr {
+	bits := 24
+	flags := 0
+	if addr.Is6() {
+		bits, flags = 64, unix.IFA_F_NODAD
+	}
+	return &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}, Flags: flags}
+}
+
+// plug joins a host's network namespace to the switch: eth0 with its addresses, the
+// default routes to the switch, and loopback up.
+func (s *Switch) plug(ns netns.NsHandle, port string, addrs ...netip.Addr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = port
 	attrs.MasterIndex = s.bridge.Attrs().Index
@@ -94,13 +108,17 @@ func (s *Switch) plug(ns netns.NsHandle, port string, addr netip.Addr) error {
 		if name == "lo" {
 			continue
 		}
-		ip := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}
-		if err := inside.AddrAdd(link, &netlink.Addr{IPNet: ip}); err != nil {
-			return err
-		}
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: SwitchAddr.AsSlice()}
-		if err := inside.RouteAdd(route); err != nil {
-			return err
+		for _, addr := range addrs {
+			if err := inside.AddrAdd(link, linkAddr(addr)); err != nil {
+				return err
+			}
+			gateway := SwitchAddr
+			if addr.Is6() {
+				gateway = SwitchAddr6
+			}
+			if err := inside.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

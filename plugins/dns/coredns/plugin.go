@@ -73,6 +73,8 @@ const serviceObject = `{
   },
   "spec": {
     "clusterIP": "$(CLUSTER_DNS)",
+    "clusterIPs": ["$(CLUSTER_DNS)"],
+    "ipFamilyPolicy": "PreferDualStack",
     "ports": [
       {"name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP"},
       {"name": "dns-tcp", "port": 53, "targetPort": 53, "protocol": "TCP"}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,6 +31,8 @@ const (
 	// the sockets' queues.
 	minDelay, maxDelay = 50 * time.Millisecond, 10 * time.Second
 	steadyAfter        = 10 * time.Second
+	// maxLines is how many lines of nginx's logs may wait to be written.
+	maxLines = 4096
 )
 
 // keeper keeps nginx running, from the first configuration on.
@@ -44,6 +47,9 @@ type keeper struct {
 
 	client *http.Client
 
+	lines   chan logLine
+	dropped atomic.Int64
+
 	mu      sync.Mutex
 	now     *process // nil when there is none
 	refused string   // what nginx said last against a configuration that it was told to read
@@ -51,7 +57,7 @@ type keeper struct {
 
 func newKeeper(l *launcher, conf string, log hclog.Logger, m *metrics, down func(error)) *keeper {
 	socket := filepath.Join(l.runDir, statusSocket)
-	return &keeper{launcher: l, conf: conf, log: log, access: log.Named("access"), down: down, metrics: m,
+	return &keeper{launcher: l, conf: conf, log: log, access: log.Named("access"), lines: make(chan logLine, maxLines), down: down, metrics: m,
 		client: &http.Client{Timeout: time.Second, Transport: &http.Transport{
 			// A worker keeps a connection as long as it lives: an answer would be an old one's.
 			DisableKeepAlives: true,
@@ -64,7 +70,10 @@ func newKeeper(l *launcher, conf string, log hclog.Logger, m *metrics, down func
 // run starts nginx, and starts it again when it dies, until ctx ends; then it stops it. It
 // returns early, with the reason, when the executable is gone.
 func (k *keeper) run(ctx context.Context) error {
-	var stopping sync.WaitGroup
+	var stopping, writing sync.WaitGroup
+	writing.Go(k.write)
+	defer writing.Wait()
+	defer close(k.lines) // nobody tells any more: all that were started have stopped
 	defer stopping.Wait()
 	delay := minDelay
 	for {
@@ -172,6 +181,33 @@ func (k *keeper) ask(ctx context.Context, path string) (string, error) {
 	return string(body), err
 }
 
+// logLine is a line of nginx's.
+type logLine struct {
+	log   hclog.Logger
+	level hclog.Level
+	text  string
+}
+
+// tell hands a line on. k3m slows down a component that writes more than a megabyte a second,
+// and nginx must not wait for that: what is too much is dropped, and counted.
+func (k *keeper) tell(l logLine) {
+	select {
+	case k.lines <- l:
+	default:
+		k.dropped.Add(1)
+	}
+}
+
+// write writes the lines until there are no more.
+func (k *keeper) write() {
+	for l := range k.lines {
+		l.log.Log(l.level, l.text)
+		if n := k.dropped.Swap(0); n > 0 {
+			k.log.Warn("nginx logs more than can be written", "dropped", n)
+		}
+	}
+}
+
 // onError takes a line of the error log.
 func (k *keeper) onError(line string) {
 	level, text := parseLine(line)
@@ -180,8 +216,8 @@ func (k *keeper) onError(line string) {
 		k.refused = text
 		k.mu.Unlock()
 	}
-	k.log.Log(level, text)
+	k.tell(logLine{k.log, level, text})
 }
 
 // onAccess takes a line of the access log.
-func (k *keeper) onAccess(line string) { k.access.Info(line) }
+func (k *keeper) onAccess(line string) { k.tell(logLine{k.access, hclog.Info, line}) }

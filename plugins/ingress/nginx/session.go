@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k3m-io/k3m/plugins/ingress/kit"
@@ -86,6 +87,8 @@ func (s *session) run(ctx context.Context) error {
 	if !s.watches.synced(ctx.Done()) || !s.published.Synced(ctx.Done()) {
 		return nil
 	}
+	// Nobody new comes while nginx ends what it has begun.
+	defer context.AfterFunc(ctx, func() { s.host.Serve() })()
 	err = c.run(ctx)
 	s.metrics.ask.Store(nil)
 	if errors.Is(err, os.ErrNotExist) {
@@ -183,6 +186,10 @@ func (s *session) controller(nginx executable, open *sockets) (*controller, erro
 		Dir: store.dir, RunDir: runDir, HTTP: open.http, HTTPS: open.https, HTTPSPort: s.exposure.HTTPS,
 		Status: filepath.Join(runDir, statusSocket), Generation: store.token, ErrorLog: "stderr", Nginx: nginx.version,
 		Foreground: true,
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		env.MaxFiles = files.Max
 	}
 	if s.cfg.AccessLog {
 		env.AccessLog = "/dev/stdout" // the component's log

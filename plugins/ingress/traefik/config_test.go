@@ -102,6 +102,18 @@ func TestStaticConfiguration(t *testing.T) {
 	}
 }
 
+// The node's ports 80 and 443 are the first ingress's.
+func TestHostPortsOfTheSecondIngress(t *testing.T) {
+	facts := sdk.Facts{PodGateways: []netip.Addr{netip.MustParseAddr("127.77.0.1")}, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, KindRank: 1}
+	for block, want := range map[string]int{`{"hostPorts": true}`: 0, `{"hostPorts": true, "httpPort": 81, "httpsPort": 444}`: 2} {
+		_, listeners, err := staticConfiguration(t.Context(), good(t, block), facts, t.TempDir())
+		must(t, err)
+		if len(listeners) != want {
+			t.Errorf("%s: it binds %d ports of the node, want %d", block, len(listeners), want)
+		}
+	}
+}
+
 func TestDefaultsTrustNobody(t *testing.T) {
 	s, problem := good(t, "").base()
 	if problem != nil {

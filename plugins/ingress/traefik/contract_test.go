@@ -56,7 +56,7 @@ func TestContract(t *testing.T) {
 	_, port, err := net.SplitHostPort(backend.Listener.Addr().String())
 	must(t, err)
 	apply(t, admin, []byte(`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside", "namespace": "default"},
-		"spec": {"type": "ExternalName", "externalName": "127.0.0.1.", "ports": [{"port": `+port+`}]}}`))
+		"spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": `+port+`}]}}`))
 	for host, class := range map[string]string{"served.test": "traefik", "strange.test": "other"} {
 		apply(t, admin, fmt.Appendf(nil, `{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": %q, "namespace": "default"},
 			"spec": {"ingressClassName": %q, "rules": [{"host": %q, "http": {"paths": [{"path": "/a", "pathType": "Prefix",
@@ -69,7 +69,7 @@ func TestContract(t *testing.T) {
 		New: New, Executable: self, Args: []string{id}, // see TestMain
 		Facts:      sdk.Facts{NodeName: "n1", PodGateways: []netip.Addr{netip.MustParseAddr(gateway)}},
 		Kubeconfig: identity(t, admin),
-		Config:     json.RawMessage(`{"allowExternalNameServices": true, "accessLog": {"enabled": true, "format": "json"}}`),
+		Config:     json.RawMessage(`{"allowExternalNameServices": true}`),
 		BadConfigs: badConfigs,
 		WhileReady: func(t *testing.T, _ sdk.Facts) {
 			becomes(t, "served.test/a/b", "200 127.0.0.1/a/b")
@@ -90,7 +90,7 @@ func startAPI(t *testing.T) *rest.Config {
 	}
 	watcher, err := fsnotify.NewWatcher()
 	must(t, err)
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }()
 	must(t, watcher.Add(dir))
 	server := exec.CommandContext(context.WithoutCancel(t.Context()), executable, "-test.run=^TestServe$")
 	server.Env = append(os.Environ(), "K3M_TEST_APISERVER_DIR="+dir)

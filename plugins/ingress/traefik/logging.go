@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/sirupsen/logrus"
@@ -60,7 +62,8 @@ func (f forward) Fire(entry *logrus.Entry) error {
 		logrus.PanicLevel: hclog.Error, logrus.FatalLevel: hclog.Error, logrus.ErrorLevel: hclog.Error,
 		logrus.WarnLevel: hclog.Warn, logrus.InfoLevel: hclog.Info,
 	}[entry.Level]
-	if level == hclog.NoLevel {
+	// A listener that is closed, when the component stops, is an error to Traefik.
+	if level == hclog.NoLevel || strings.Contains(entry.Message, net.ErrClosed.Error()) {
 		level = hclog.Debug
 	}
 	f.log.Log(level, entry.Message, fields...)

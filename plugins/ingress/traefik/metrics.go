@@ -28,7 +28,7 @@ func (e *exporter) open() { e.running.Store(true) }
 // Services there is more than a node takes: then the largest families, which are those by Service, are left out.
 func (p *plugin) WriteMetrics(ctx context.Context, w io.Writer) error {
 	if !p.exporter.running.Load() {
-		return errors.New("Traefik has not started")
+		return errors.New("the proxy has not started")
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil)
 	if err != nil {

@@ -100,7 +100,8 @@ func staticConfiguration(ctx context.Context, cfg config, facts sdk.Facts, state
 		return nil, nil, errors.New("the node has no address to listen on")
 	}
 	var hosts []netip.Addr
-	if cfg.HostPorts {
+	// Ports 80 and 443 are the first ingress's, unless the configuration names others.
+	if named := cfg.HTTPPort != 0 || cfg.HTTPSPort != 0; cfg.HostPorts && (facts.KindRank == 0 || named) {
 		hosts = facts.NodeIPs
 	}
 	listeners := cfg.place(s, gateways, hosts)

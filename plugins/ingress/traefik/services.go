@@ -30,7 +30,7 @@ func (t *translation) loadBalancer(namespace string, backend *networkingv1.Ingre
 	}
 	var settings upstream.ServiceConfig
 	if err := decodeAnnotations(service.Annotations, &settings, "traefik.service."); err != nil {
-		return out, fmt.Errorf("Service %s/%s: %w", namespace, backend.Name, err)
+		return out, fmt.Errorf("the Service %s/%s: %w", namespace, backend.Name, err)
 	}
 	scheme := ""
 	if s := settings.Service; s != nil {
@@ -39,7 +39,7 @@ func (t *translation) loadBalancer(namespace string, backend *networkingv1.Ingre
 		}
 		lb.Sticky, lb.ServersTransport, scheme = s.Sticky, s.ServersTransport, s.ServersScheme
 		if !slices.Contains([]string{"", "http", "https", "h2c"}, scheme) {
-			return out, fmt.Errorf("Service %s/%s: the annotation service.serversscheme is %.40q, allowed are http, https and h2c", namespace, backend.Name, scheme)
+			return out, fmt.Errorf("the Service %s/%s: the annotation service.serversscheme is %.40q, allowed are http, https and h2c", namespace, backend.Name, scheme)
 		}
 	}
 	port := kit.ServicePort(service, backend.Port)
@@ -51,7 +51,7 @@ func (t *translation) loadBalancer(namespace string, backend *networkingv1.Ingre
 	}
 	if settings.Service != nil && settings.Service.NativeLB {
 		if net.ParseIP(service.Spec.ClusterIP) == nil {
-			return out, fmt.Errorf("Service %s/%s has the annotation service.nativelb, but no cluster IP", namespace, backend.Name)
+			return out, fmt.Errorf("the Service %s/%s has the annotation service.nativelb, but no cluster IP", namespace, backend.Name)
 		}
 		lb.Servers = []dynamic.Server{serverAt(schemeOf(scheme, port), service.Spec.ClusterIP, port.Port)}
 		return out, nil
@@ -63,7 +63,7 @@ func (t *translation) loadBalancer(namespace string, backend *networkingv1.Ingre
 func (t *translation) external(service *corev1.Service, port *corev1.ServicePort, wanted networkingv1.ServiceBackendPort,
 	scheme string, lb *dynamic.ServersLoadBalancer) error {
 	if !t.externalNames {
-		return fmt.Errorf("Service %s/%s is of type ExternalName, which is off: an Ingress could lead to any host that the node reaches; "+
+		return fmt.Errorf("the Service %s/%s is of type ExternalName, which is off: an Ingress could lead to any host that the node reaches; "+
 			"allowExternalNameServices under components.%s turns it on", service.Namespace, service.Name, id)
 	}
 	number := wanted.Number
@@ -73,7 +73,7 @@ func (t *translation) external(service *corev1.Service, port *corev1.ServicePort
 		port = &corev1.ServicePort{Port: number}
 	}
 	if number == 0 {
-		return fmt.Errorf("Service %s/%s has no port %q; name a number, or add it", service.Namespace, service.Name, wanted.Name)
+		return fmt.Errorf("the Service %s/%s has no port %q; name a number, or add it", service.Namespace, service.Name, wanted.Name)
 	}
 	if target := t.inCluster(service.Spec.ExternalName); target != nil {
 		if port := kit.ServicePort(target, networkingv1.ServiceBackendPort{Number: number}); port != nil {

@@ -53,7 +53,9 @@ func (f *registryFile) load() {
 		f.log.Error("take up the settings of registries; those before stay in force", "error", err)
 	} else {
 		f.troubles.set(subject, "")
-		f.log.Info("settings of registries are in force", "file", f.path, "exists", now != state{})
+		if now != (state{}) || f.seen != unseen { // most nodes have none, and need not be told
+			f.log.Info("settings of registries are in force", "file", f.path, "exists", now != state{})
+		}
 	}
 	f.seen = now
 }

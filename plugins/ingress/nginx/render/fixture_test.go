@@ -45,6 +45,8 @@ type site struct {
 	resolver  []netip.AddrPort
 	// http and https are nginx's addresses.
 	http, https netip.AddrPort
+	// stop ends nginx when it has answered what was asked.
+	stop func()
 }
 
 func newSite(t testing.TB) *site {
@@ -166,8 +168,8 @@ func (s *site) env() render.Env {
 		Foreground: true}
 }
 
-// start renders the site and runs nginx on it.
-func (s *site) start() {
+// start renders the site and runs nginx on it; it returns the access log's path.
+func (s *site) start() string {
 	s.t.Helper()
 	out, set := s.translate()
 	for _, p := range out.Problems {
@@ -203,10 +205,14 @@ func (s *site) start() {
 			}
 		}
 	}()
-	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+	s.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGQUIT)
 		<-done
 		_ = cmd.Wait()
+	})
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		s.stop()
 		if s.t.Failed() {
 			s.t.Logf("nginx:\n%s", log.String())
 			for _, file := range rendered.Files {
@@ -221,6 +227,7 @@ func (s *site) start() {
 	case <-done:
 		s.t.Fatalf("nginx ended:\n%s", log.String())
 	}
+	return env.AccessLog
 }
 
 // place writes files as the controller does.
