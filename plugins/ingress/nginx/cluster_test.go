@@ -57,6 +57,7 @@ func TestCluster(t *testing.T) {
 	t.Run("TLS", func(t *testing.T) { f.testTLS(t, c) })
 	t.Run("two claim one path", func(t *testing.T) { f.testDuplicate(t, c) })
 	t.Run("status", func(t *testing.T) { f.testStatus(t) })
+	t.Run("somebody holds port 80", func(t *testing.T) { f.testHeld(t, c) })
 	t.Run("settings", func(t *testing.T) { f.testSettings(t, c) })
 	t.Run("nginx dies", func(t *testing.T) { f.testDeath(t, c) })
 	t.Run("stop", func(t *testing.T) {
@@ -287,6 +288,35 @@ func (f *fixture) testStatus(t *testing.T) {
 	has("")
 }
 
+// testHeld has a load balancer say that it can't give the node's address, and give it.
+func (f *fixture) testHeld(t *testing.T, c *component) {
+	services := f.admin.CoreV1().Services(kit.Namespace)
+	s, err := services.Get(t.Context(), serviceName, metav1.GetOptions{})
+	must(t, err)
+	const holder = "port 80/TCP is held by the process apache2 (812) on node-1 (192.0.2.2); the Service gets the address when the port is free"
+	_, err = f.admin.CoreV1().Events(kit.Namespace).Create(t.Context(), &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: "held"},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: kit.Namespace, Name: serviceName, UID: s.UID},
+		Type:           corev1.EventTypeWarning, Reason: "PortTaken", Message: holder, LastTimestamp: metav1.Now()}, metav1.CreateOptions{})
+	must(t, err)
+	c.await(func(r client.Report) bool {
+		d, is := r.(client.Degraded)
+		return is && strings.Contains(d.Reason, holder)
+	})
+	s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: nodeIP})
+	_, err = services.UpdateStatus(t.Context(), s, metav1.UpdateOptions{})
+	must(t, err)
+	degraded := false
+	c.await(func(r client.Report) bool {
+		switch r.(type) {
+		case client.Degraded:
+			degraded = true
+		case client.Ready:
+			return degraded // anew
+		}
+		return false
+	})
+}
+
 func (f *fixture) testSettings(t *testing.T, c *component) {
 	f.ingress(t, "settings", "settings.test", "a", nil)
 	big := strings.Repeat("x", 2<<20)
@@ -361,16 +391,16 @@ func (f *fixture) testNoNginx(t *testing.T) {
 
 // testHostPorts has somebody hold a port of the node's, and let it go.
 func (f *fixture) testHostPorts(t *testing.T) {
-	listener := netListen{}.listen(t, "127.0.0.1:80")
+	listener := netListen{}.listen(t, nodeIP+":80")
 	c := f.run(t, "127.0.9.4", `{"hostPorts": true}`)
 	c.await(func(r client.Report) bool {
 		d, is := r.(client.Degraded)
-		return is && strings.Contains(d.Reason, "127.0.0.1:80") && strings.Contains(d.Reason, "ss -ltnp")
+		return is && strings.Contains(d.Reason, nodeIP+":80") && strings.Contains(d.Reason, "ss -ltnp")
 	})
 	c.wants("http://absent.test/", http.StatusNotFound, "") // by the gateway
 	must(t, listener.Close())
 	c.ready()
-	response, err := http.Get("http://127.0.0.1:80/") //nolint:noctx // nothing can hang here
+	response, err := http.Get("http://" + nodeIP + "/") //nolint:noctx // nothing can hang here
 	must(t, err)
 	response.Body.Close()
 	if response.StatusCode != http.StatusNotFound {

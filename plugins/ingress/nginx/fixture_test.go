@@ -34,8 +34,8 @@ import (
 	"github.com/k3m-io/k3m/test/apiserver"
 )
 
-// node is the name of the component's node.
-const node = "node-1"
+// node is the component's node, nodeIP its address (see prepare).
+const node, nodeIP = "node-1", "192.0.2.2"
 
 // fixture is a real API server with the component's own identity, which has the rights of
 // its Info and no other.
@@ -127,7 +127,7 @@ func (f *fixture) run(t *testing.T, gateway, config string) *component {
 	rpc, ended := client.New(conn), make(chan error, 1)
 	go func() {
 		ended <- rpc.Run(context.Background(), client.RunRequest{
-			Facts: sdk.Facts{NodeName: node, NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+			Facts: sdk.Facts{NodeName: node, NodeIPs: []netip.Addr{netip.MustParseAddr(nodeIP)},
 				PodGateways: []netip.Addr{c.gateway}, ClusterDNS: []netip.Addr{netip.MustParseAddr("127.0.0.53")}},
 			Kubeconfig: f.kubeconfig, Config: json.RawMessage(config), StateDir: stateDir},
 			func(r client.Report) {

@@ -98,7 +98,7 @@ func prepare() error {
 		return err
 	}
 	lan := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
-	address, err := netlink.ParseAddr("192.0.2.2/24")
+	address, err := netlink.ParseAddr(nodeIP + "/24")
 	if err != nil {
 		return err
 	}
