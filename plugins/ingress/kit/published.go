@@ -19,6 +19,9 @@ import (
 // holds a port (servicelb.nodeip's).
 const reasonTaken = "PortTaken"
 
+// reasonAssigned is the reason of the Events in which it says which addresses it gave.
+const reasonAssigned = "AddressAssigned"
+
 // Published is what became of a component's own Service: its addresses, and why it has
 // none. It watches the Service, the Events about it, and its EndpointSlices.
 type Published struct {
@@ -63,7 +66,7 @@ func NewPublished(c *Clients, service string, ips []netip.Addr, changed func()) 
 		return nil, err
 	}
 	about := fields.AndSelectors(fields.OneTermEqualSelector("involvedObject.kind", "Service"),
-		fields.OneTermEqualSelector("involvedObject.name", service), fields.OneTermEqualSelector("reason", reasonTaken))
+		fields.OneTermEqualSelector("involvedObject.name", service))
 	events, err := NewWatch(c.Core, "events", Namespace, about, &corev1.Event{}, reduceEvent, p.onEvent)
 	if err != nil {
 		return nil, err
@@ -128,6 +131,20 @@ func (p *Published) onEvent(_, after any) {
 	if !ok {
 		return // the API forgets; what the Service's status says counts
 	}
+	switch event.Reason {
+	case reasonTaken:
+	case reasonAssigned:
+		p.mu.Lock()
+		// Also what a process before this one saw.
+		if at := said(event); at.After(p.since) && slices.ContainsFunc(p.ips, func(ip netip.Addr) bool { return mentions(event.Message, ip) }) {
+			p.since = at
+		}
+		p.mu.Unlock()
+		p.changed()
+		return
+	default:
+		return
+	}
 	p.mu.Lock()
 	newest := p.taken == nil || !said(event).Before(said(p.taken))
 	if newest {
@@ -137,6 +154,13 @@ func (p *Published) onEvent(_, after any) {
 	if newest {
 		p.changed()
 	}
+}
+
+// mentions tells whether an address is among the words of a message.
+func mentions(message string, ip netip.Addr) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(message, func(r rune) bool { return r == ' ' || r == ',' }), func(word string) bool {
+		return word == ip.String()
+	})
 }
 
 // State is the state now.
