@@ -10,11 +10,12 @@ import (
 // chooser works out which lists of `enable` and `disable` make a selection.
 type chooser struct {
 	catalog         *components.Catalog
-	enable, disable []string // single items, no commas
+	enable, disable []string            // single items, no commas
+	defaults        []components.Target // asked for, and on without being enabled
 }
 
 func newChooser(catalog *components.Catalog, enable, disable []string) *chooser {
-	return &chooser{catalog, items(enable), items(disable)}
+	return &chooser{catalog: catalog, enable: items(enable), disable: items(disable)}
 }
 
 // items splits comma-separated texts.
@@ -63,14 +64,28 @@ func (c *chooser) turnOn(word string) error {
 		return d.Kind == t.Kind && (d.ID == "" || d.ID == t.ID || t.ID == "")
 	})
 	if has, err := c.has(t); err == nil && has {
+		if t.ID != "" && !c.enables(t) {
+			c.defaults = append(c.defaults, t)
+		}
 		return nil
 	}
 	kind, _ := components.KindNamed(t.Kind)
 	c.enable = c.drop(c.enable, func(e components.Target) bool {
 		return e.Kind == t.Kind && (kind.Cardinality != components.Many || e == t)
 	})
+	// A default that was asked for in the same command must not go for what comes beside it.
+	for _, d := range c.defaults {
+		if d.Kind == t.Kind && kind.Cardinality == components.Many && !c.enables(d) {
+			c.enable = append(c.enable, canonicalItem(d))
+		}
+	}
 	c.enable = append(c.enable, canonicalItem(t))
 	return nil
+}
+
+// enables tells whether the list of what is enabled names the target.
+func (c *chooser) enables(t components.Target) bool {
+	return len(c.drop(c.enable, func(e components.Target) bool { return e == t })) < len(c.enable)
 }
 
 // turnOff disables what word names, and starts nothing in its place.

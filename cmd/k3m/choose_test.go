@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,8 @@ func TestChooser(t *testing.T) {
 		"and back":                   {enable: "dns=other", on: "coredns", want: "dns=coredns|", runs: "coredns traefik nodeip"},
 		"one of many beside another": {enable: "ingress=traefik", on: "nginx", want: "ingress=traefik,ingress=nginx|", runs: "coredns traefik nginx nodeip"},
 		"one of many for a default":  {on: "nginx", want: "ingress=nginx|", runs: "coredns nginx nodeip"},
+		"a default and another":      {on: "traefik nginx", want: "ingress=traefik,ingress=nginx|", runs: "coredns traefik nginx nodeip"},
+		"a kind and another":         {enable: "ingress", on: "traefik nginx", want: "ingress,ingress=traefik,ingress=nginx|", runs: "coredns traefik nginx nodeip"},
 		"one of two off":             {enable: "ingress=traefik,ingress=nginx", off: "nginx", want: "ingress=traefik|", runs: "coredns traefik nodeip"},
 		"no default in its place":    {enable: "ingress=nginx", off: "nginx", want: "|ingress=traefik", runs: "coredns nodeip"},
 		"all of a kind off":          {enable: "ingress=traefik,nginx", off: "ingress", want: "|ingress", runs: "coredns nodeip"},
@@ -74,9 +77,10 @@ func TestChooser(t *testing.T) {
 			}
 			c := newChooser(choosable(t), list(tc.enable), list(tc.disable))
 			var err error
-			if tc.on != "" {
-				err = c.turnOn(tc.on)
-			} else {
+			for _, word := range strings.Fields(tc.on) {
+				err = errors.Join(err, c.turnOn(word))
+			}
+			if tc.on == "" {
 				err = c.turnOff(tc.off)
 			}
 			if says, refused := strings.CutPrefix(tc.want, "! "); refused {

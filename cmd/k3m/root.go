@@ -132,10 +132,11 @@ func withUsageErrors(c *cobra.Command) {
 	})
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usageError{err}
+			err := check(c, args)
+			if err == nil || isMistake(err) { // one that says already what to do
+				return err
 			}
-			return nil
+			return usageError{fmt.Errorf("%w; it is written `%s`", err, c.UseLine())}
 		}
 	}
 	for _, child := range c.Commands() {

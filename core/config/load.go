@@ -24,7 +24,8 @@ func Flags(fs *pflag.FlagSet) {
 		default:
 			fs.String(o.name, "", o.usage)
 			if o.boolean {
-				fs.Lookup(o.name).NoOptDefVal = "true"
+				f := fs.Lookup(o.name)
+				f.NoOptDefVal, f.Value = "true", toggle{f.Value}
 			}
 		}
 		if o.secret {
@@ -33,6 +34,12 @@ func Flags(fs *pflag.FlagSet) {
 		}
 	}
 }
+
+// toggle is the text of an option that is true or false: help shows it as pflag's own.
+type toggle struct{ pflag.Value }
+
+// Type is that of pflag.Bool.
+func (toggle) Type() string { return "bool" }
 
 // Environment is how Load sees the world; the zero value has no variables.
 type Environment struct {
