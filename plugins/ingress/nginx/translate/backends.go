@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,7 +23,7 @@ import (
 func (b *builder) backend(ing *ingress, said *annotations.Annotations, ref *networkingv1.IngressServiceBackend) model.Backend {
 	backend, err := b.resolve(ing.Namespace, ref.Name, portText(ref.Port), said)
 	if err != nil {
-		b.problem(ing, BadBackend, "%v; its paths answer 503", err)
+		b.problem(ing, reasonOf(err), "%v; its paths answer 503", err)
 	}
 	return backend
 }
@@ -31,29 +32,39 @@ func (b *builder) backend(ing *ingress, said *annotations.Annotations, ref *netw
 // default-backend says.
 func (b *builder) firstPort(ing *ingress, namespace, name string) model.Backend {
 	service := b.in.Service(namespace, name)
-	err := fmt.Errorf("default-backend: there is no Service %s/%s with a port", namespace, name)
+	err := error(missing{fmt.Errorf("default-backend: there is no Service %s/%s with a port", namespace, name)})
 	if service != nil && len(service.Spec.Ports) > 0 {
 		var backend model.Backend
 		if backend, err = b.resolve(namespace, name, strconv.Itoa(int(service.Spec.Ports[0].Port)), &annotations.Annotations{}); err == nil {
 			return backend
 		}
 	}
-	b.problem(ing, BadBackend, "%v", err)
+	b.problem(ing, reasonOf(err), "%v", err)
 	return model.Backend{}
+}
+
+// missing is the error of a Service, or of a port of one, that isn't there.
+type missing struct{ error }
+
+func reasonOf(err error) Reason {
+	if errors.As(err, &missing{}) {
+		return BackendMissing
+	}
+	return BadBackend
 }
 
 // resolve finds a Service's endpoints. None is no error.
 func (b *builder) resolve(namespace, name, port string, said *annotations.Annotations) (model.Backend, error) {
 	service := b.in.Service(namespace, name)
 	if service == nil {
-		return model.Backend{}, fmt.Errorf("there is no Service %s/%s", namespace, name)
+		return model.Backend{}, missing{fmt.Errorf("there is no Service %s/%s", namespace, name)}
 	}
 	if service.Spec.Type == corev1.ServiceTypeExternalName {
 		return b.external(service, port)
 	}
 	found := servicePort(service, port)
 	if found == nil {
-		return model.Backend{}, fmt.Errorf("the Service %s/%s has no port %s", namespace, name, value.Show(port))
+		return model.Backend{}, missing{fmt.Errorf("the Service %s/%s has no port %s", namespace, name, value.Show(port))}
 	}
 	up := &model.Upstream{Name: fmt.Sprintf("%s.%s.%d", name, namespace, found.Port), Sticky: said.Sticky, HashBy: said.HashBy}
 	up.Name += spoken(&said.Policy)

@@ -78,7 +78,7 @@ func (b *builder) standard() *model.Location {
 	loc := &model.Location{Path: "/", Match: model.Prefix, Policy: &model.Policy{Protocol: model.HTTP}, Service: ref.Name, Port: ref.Port}
 	var err error
 	if loc.Backend, err = b.resolve(ref.Namespace, ref.Name, ref.Port, &annotations.Annotations{}); err != nil {
-		b.problem(&ingress{}, BadBackend, "the default backend: %v", err)
+		b.problem(&ingress{}, reasonOf(err), "the default backend: %v", err)
 	}
 	return loc
 }

@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/k3m-io/k3m/plugins/ingress/kit"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/settings"
 )
@@ -74,6 +75,8 @@ const (
 	SnippetsOff Reason = "SnippetsDisabled"
 	// BadRule is a rule that can't be served.
 	BadRule Reason = "BadRule"
+	// BackendMissing is a Service, or a port of one, that isn't there; the word of all ingresses.
+	BackendMissing Reason = kit.ReasonBackendMissing
 	// BadBackend is a backend that can't be used.
 	BadBackend Reason = "BadBackend"
 	// BadTLS is a certificate's secret that is missing, or can't be used.
