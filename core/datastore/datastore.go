@@ -141,7 +141,6 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		grpc.MaxSendMsgSize(maxSendBytes),
 		// The API server opens a connection for each of its some 70 resources, most of them silent.
 		grpc.ReadBufferSize(connectionBuffer),
-		grpc.SharedWriteBuffer(true),
 	)
 	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(s.grpc)
 	s.running.Go(func() { s.served <- s.grpc.Serve(listener) })

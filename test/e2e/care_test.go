@@ -314,8 +314,8 @@ func (c *care) restore() {
 		c.Fatal(err)
 	}
 	bad(c.T, c.h, 1, []string{"snapshot", "restore", saved.Name}, "another k3m server", "stop it first")
-	bad(c.T, c.h, 1, []string{"snapshot", "restore", "nonesuch"}, "no such snapshot: nonesuch")
 	c.node.Stop(c.T)
+	bad(c.T, c.h, 1, []string{"snapshot", "restore", "nonesuch"}, "no such snapshot: nonesuch")
 	good(c.T, c.h, []string{"snapshot", "restore", saved.Name}, "restored by-hand-care-", "now start k3m")
 	c.node.Restart(c.T)
 	c.connect()

@@ -129,9 +129,14 @@ func noLoadBalancer(s *scene, c controller) {
 	svc := s.service(c, func(svc *corev1.Service) bool { return len(svc.Status.LoadBalancer.Ingress) == 0 })
 	s.component(c.id(), harness.Component.Ready)
 	s.become(ask{url: fmt.Sprintf("%s:%d/", url, svc.Spec.Ports[0].NodePort), backend: "a"})
-	if _, err := get(within(s.T, patience), &http.Client{Transport: s.web}, url+"/"); err == nil {
-		s.Error("port 80 answers, but nobody gave it to the ingress")
-	}
+	eventually(s.T, "port 80 is nobody's", func(ctx context.Context) error { // the packet filter follows the Service's status
+		conn, err := s.web.DialContext(ctx, "tcp", "unbalanced.example:80")
+		if err == nil {
+			conn.Close()
+			return errors.New("somebody answers there")
+		}
+		return nil
+	})
 	s.Run("hostPorts", func(t *testing.T) {
 		s := s.in(t)
 		s.reconfigure(off + file([]controller{c}, c.block("hostPorts: true")))
