@@ -72,6 +72,7 @@ verify: generate ## Check that generated code, module files and formatting are a
 	git diff --exit-code -- sdk/proto
 
 bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints JSON
+	@sh .ci/packages test >&2
 	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/bench
 
 # Arguments reach the program as they are, in whatever quotes: a focus is full of backslashes.

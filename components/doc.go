@@ -10,7 +10,7 @@
 //	supervisor.go  the life of a node's components: start, order, stop, what they report
 //	lifecycle.go   the life of one component: states, restarts, back-off; work.go: its Run
 //	serving.go     where components serve their Services; metrics.go: what they measure
-//	apply.go       another selection or configuration while components run
+//	apply.go       another selection or configuration while components run; restart.go: its next process
 //	process.go     the life of one plugin process; runner.go: what go-plugin sees of it
 //	reaper.go      what happens to plugins when the core is killed; sweep.go: at the next start
 //	authorize.go   the API rights of components; policies.go: the fence between nodes

@@ -159,7 +159,7 @@ func (o object) defines() (group, kind string) {
 func (o object) validate(defined map[string]bool) error {
 	group, known := ownable[o.kind]
 	switch {
-	case !(known && group == o.group) && !defined[o.group+"/"+o.kind]:
+	case (!known || group != o.group) && !defined[o.group+"/"+o.kind]:
 		return fmt.Errorf("not a component's to own; allowed are %s, and the kinds that its own CustomResourceDefinitions define",
 			strings.Join(sortedKeys(ownable), ", "))
 	case o.is("Service") && o.namespace+"/"+o.name == apiService:

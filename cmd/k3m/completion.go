@@ -49,7 +49,7 @@ their configuration keys, and what kubectl completes.`,
 type completer = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
 // addCompletions says for all commands what their words and the values of their flags can be;
-// where nothing is said, a shell offers files.
+// where nothing is said, there is nothing to offer.
 func addCompletions(root *cobra.Command) {
 	for path, words := range map[string]completer{
 		"component info":      once(knownComponents),
@@ -58,12 +58,15 @@ func addCompletions(root *cobra.Command) {
 		"component enable":    many(enableWords),
 		"component disable":   many(runningComponents),
 		"component configure": configurable,
+		"component dashboard": once(knownComponents),
 		"component remove":    once(knownComponents),
+		"component install":   files,
+		"snapshot restore":    files,
+		"snapshot check":      files,
+		"man":                 files,
 		"kubectl":             completeKubectl,
-		"help":                nil,
 	} {
-		c, _, err := root.Find(strings.Fields(path))
-		if err == nil && words != nil {
+		if c, _, err := root.Find(strings.Fields(path)); err == nil {
 			c.ValidArgsFunction = words
 		}
 	}
@@ -76,7 +79,7 @@ func addCompletions(root *cobra.Command) {
 				_ = c.RegisterFlagCompletionFunc(flag, words) // fails for a flag that isn't there
 			}
 		}
-		if c.ValidArgsFunction == nil && len(c.ValidArgs) == 0 && !c.HasSubCommands() && !c.DisableFlagParsing && c.Name() != "install" && c.Name() != "man" {
+		if c.ValidArgsFunction == nil && len(c.ValidArgs) == 0 && !c.HasSubCommands() && !c.DisableFlagParsing {
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
 	}
@@ -94,6 +97,11 @@ func fixed(words ...string) completer {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return words, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// files leaves it to the shell, which offers files.
+func files(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // once offers words as long as none was given.

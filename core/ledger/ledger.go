@@ -3,7 +3,7 @@
 // when an older k3m, or a component that is no longer there, made it.
 //
 // The ledger is the file node.json of the data directory. It is written before anything is made,
-// and it is the last that a removal takes away. record.go keeps it, machine.go looks at what is
+// and it is the last that a removal takes away. This file keeps it, machine.go looks at what is
 // there, and sweep.go removes what nobody else did.
 package ledger
 

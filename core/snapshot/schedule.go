@@ -23,7 +23,7 @@ type Schedule struct {
 	Spec string
 	// Retention is how many scheduled snapshots of this node are kept.
 	Retention int
-	// Save makes one; by default Save of this package.
+	// Save makes one, with Save of this package in the end.
 	Save func(ctx context.Context, reason string) (Info, error)
 
 	Health *health.Board

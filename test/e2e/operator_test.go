@@ -210,6 +210,8 @@ func TestCompletion(t *testing.T) {
 		{"server --disable servicelb,|", "servicelb,dns\n"},
 		{"status -o |", "yaml\n"},
 		{"uninst|", "uninstall\t"},
+		{"snapshot restore |", ":0\n"}, // files
+		{"snapshot save |", ":4\n"},    // none
 		{"kubectl --kubeconfig " + s.node.Host.Kubeconfig + " get namespaces kube-s|", "kube-system\n"},
 	} {
 		words := strings.Split(strings.TrimSuffix(tc.words, "|"), " ")

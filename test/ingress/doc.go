@@ -3,7 +3,7 @@
 // outside of the cluster.
 //
 // TestConformance has a cluster for each controller, in which the features of the Ingress API
-// are tried one after another (features_test.go names them; hosts_test.go, paths_test.go, tls_test.go and
+// are tried one after another (conformance_test.go names them; hosts_test.go, paths_test.go, tls_test.go and
 // so on hold them), and then its faults. What needs another set of components has a cluster
 // of its own: two controllers at once and swaps (choice_test.go), and ports that somebody else
 // holds (ports_test.go).

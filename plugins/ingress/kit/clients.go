@@ -1,7 +1,9 @@
 package kit
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,14 +31,33 @@ type Clients struct {
 // FieldManager is who the API says wrote a status.
 func (c *Clients) FieldManager() string { return "k3m:component:" + c.Component }
 
-// NewClients reads a component's kubeconfig (Host.Kubeconfig).
-func NewClients(kubeconfig, component, node string) (*Clients, error) {
+// ErrRefused is for a component to end with when its credentials are refused.
+var ErrRefused = errors.New("the API refuses the component's credentials; the next start reads them anew")
+
+// NewClients reads a component's kubeconfig (Host.Kubeconfig). refused is called at each answer
+// that says that the credentials are not good (any more), maybe by several goroutines: the
+// component is to end, and is given new ones.
+func NewClients(kubeconfig, component, node string, refused func()) (*Clients, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read the component's kubeconfig: %w", err)
 	}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(request)
+			if err == nil && response.StatusCode == http.StatusUnauthorized {
+				refused()
+			}
+			return response, err
+		})
+	})
 	return ClientsFor(config, component, node)
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // ClientsFor makes the clients of a configuration, which it does not change.
 func ClientsFor(config *rest.Config, component, node string) (*Clients, error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,8 +27,9 @@ type StatusWriter struct {
 
 	mu   sync.Mutex
 	want StatusInput
+
 	// sent are the versions of Ingresses that a write was made of: the watch has not told
-	// of it yet.
+	// of it yet. It is Run's alone.
 	sent map[types.UID]string
 }
 
@@ -133,6 +136,17 @@ func (s *StatusWriter) wrote(i *networkingv1.Ingress) bool {
 	return slices.ContainsFunc(i.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == s.clients.FieldManager() && m.Subresource == "status"
 	})
+}
+
+// NodeAddresses are a node's own, with the ports that a component binds on them: what a status has
+// where no load balancer gave the component's Service addresses.
+func NodeAddresses(ips []netip.Addr, e Exposure) []networkingv1.IngressLoadBalancerIngress {
+	var all []networkingv1.IngressLoadBalancerIngress
+	for _, ip := range ips {
+		all = append(all, networkingv1.IngressLoadBalancerIngress{IP: ip.String(), Ports: []networkingv1.IngressPortStatus{
+			{Port: int32(e.HTTP), Protocol: corev1.ProtocolTCP}, {Port: int32(e.HTTPS), Protocol: corev1.ProtocolTCP}}})
+	}
+	return all
 }
 
 // KeepStatusManagers keeps of an Ingress's managed fields who wrote its status, and not

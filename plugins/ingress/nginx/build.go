@@ -227,7 +227,7 @@ func (b *builder) render(with func(*networkingv1.Ingress) bool) (*generation, *r
 		told[f.Object.UID] = told[f.Object.UID] || f.Reason == kit.ReasonSecretMissing || f.Reason == kit.ReasonSecretInvalid
 	}
 	for _, p := range translated.Problems {
-		if i, ok := kit.Stored(b.watches.ingresses, p.Ingress).(*networkingv1.Ingress); ok && !(p.Reason == translate.BadTLS && told[i.UID]) {
+		if i, ok := kit.Stored(b.watches.ingresses, p.Ingress).(*networkingv1.Ingress); ok && (p.Reason != translate.BadTLS || !told[i.UID]) {
 			b.problems = append(b.problems, kit.Finding{Object: kit.Reference(i), Reason: string(p.Reason), Message: p.Message})
 		}
 	}

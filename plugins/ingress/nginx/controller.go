@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/k3m-io/k3m/plugins/ingress/kit"
@@ -45,7 +44,7 @@ type controller struct {
 	log       hclog.Logger
 	// hostAddresses are the node's own, if the component binds them itself.
 	hostAddresses []netip.Addr
-	http, https   uint16
+	exposure      kit.Exposure
 
 	serve  func() // called once nginx has its first configuration
 	served bool
@@ -194,10 +193,7 @@ func (c *controller) publish() {
 	c.recorder.Sync("rules", c.builder.all())
 	addresses := state.Ingress
 	if len(addresses) == 0 {
-		for _, a := range c.hostAddresses {
-			addresses = append(addresses, networkingv1.IngressLoadBalancerIngress{IP: a.String(), Ports: []networkingv1.IngressPortStatus{
-				{Port: int32(c.http), Protocol: corev1.ProtocolTCP}, {Port: int32(c.https), Protocol: corev1.ProtocolTCP}}})
-		}
+		addresses = kit.NodeAddresses(c.hostAddresses, c.exposure)
 	}
 	c.statuses.Sync(kit.StatusInput{Mine: c.newest(c.builder.mine), Left: c.newest(c.builder.left), Addresses: addresses})
 }

@@ -120,7 +120,7 @@ func await(ctx context.Context, log hclog.Logger, paths []string, why func(error
 	if err != nil {
 		return executable{}, fmt.Errorf("watch for nginx: %w", err)
 	}
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }() // nothing is watched any more
 	watched := map[string]bool{}
 	told := ""
 	for {

@@ -106,7 +106,9 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		return err
 	}
 	host.Own(objects...)
-	clients, err := kit.NewClients(host.Kubeconfig(), id, facts.NodeName)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	clients, err := kit.NewClients(host.Kubeconfig(), id, facts.NodeName, func() { cancel(kit.ErrRefused) })
 	if err != nil {
 		return err
 	}
@@ -124,10 +126,9 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		health: &health{ready: host.Ready, degraded: host.Degraded},
 	}
 	// What runs beside ends when this returns.
-	ctx, cancel := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	defer cancel()
+	defer cancel(nil)
 	beside.Go(func() { watches.run(ctx.Done()) })
 	beside.Go(func() { published.Run(ctx.Done()) })
 	beside.Go(func() { s.recorder.Run(ctx) })
@@ -136,6 +137,9 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 		if err := s.run(ctx); err != nil && !errors.Is(err, errAgain) {
 			return err
 		}
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, kit.ErrRefused) {
+		return cause
 	}
 	return nil
 }

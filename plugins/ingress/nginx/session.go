@@ -202,7 +202,7 @@ func (s *session) controller(nginx executable, open *sockets) (*controller, erro
 			metrics: s.metrics, selfSigned: certificate, refused: map[types.UID]refusal{},
 			cache: translate.NewCache(), seed: maphash.MakeSeed()},
 		keeper: keeper, watches: s.watches, published: s.published, recorder: s.recorder, statuses: s.statuses,
-		health: s.health, metrics: s.metrics, log: log, http: s.exposure.HTTP, https: s.exposure.HTTPS,
+		health: s.health, metrics: s.metrics, log: log, exposure: s.exposure,
 		serve: func() { s.host.Serve(endpoints(s.facts.PodGateways)...) },
 	}
 	if s.cfg.HostPorts {

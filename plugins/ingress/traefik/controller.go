@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -224,10 +223,12 @@ func (c *controller) report(findings []kit.Finding, mine, others []*networkingv1
 	if state.Speaker {
 		addresses := state.Ingress
 		if c.cfg.HostPorts && len(addresses) == 0 {
-			addresses = c.hostAddresses()
+			addresses = kit.NodeAddresses(c.host.Facts().NodeIPs, c.exposure)
 		}
 		c.recorder.Sync("audit", findings)
 		c.statuses.Sync(kit.StatusInput{Mine: mine, Left: others, Addresses: addresses})
+	} else {
+		c.recorder.Sync("audit", nil) // another node's component repeats it
 	}
 	if reason, ready := c.health(state); ready {
 		c.host.Ready()
@@ -268,14 +269,4 @@ func (c *controller) defaultCertificateProblem() string {
 		return fmt.Sprintf("defaultCertificate: secret %s: %v; a certificate of Traefik's own is shown", c.cfg.DefaultCertificate, err)
 	}
 	return ""
-}
-
-// hostAddresses are the node's own, with the ports that it binds on them.
-func (c *controller) hostAddresses() []networkingv1.IngressLoadBalancerIngress {
-	var all []networkingv1.IngressLoadBalancerIngress
-	for _, ip := range c.host.Facts().NodeIPs {
-		all = append(all, networkingv1.IngressLoadBalancerIngress{IP: ip.String(), Ports: []networkingv1.IngressPortStatus{
-			{Port: int32(c.exposure.HTTP), Protocol: corev1.ProtocolTCP}, {Port: int32(c.exposure.HTTPS), Protocol: corev1.ProtocolTCP}}})
-	}
-	return slices.Clip(all)
 }

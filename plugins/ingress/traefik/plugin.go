@@ -3,6 +3,7 @@ package traefik
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -97,10 +98,18 @@ func (p *plugin) Run(ctx context.Context, host *sdk.Host) error {
 	if err := captureLogs(host.Logger(), cfg.LogLevel); err != nil {
 		return err
 	}
-	s, err := newServer(ctx, cfg, host)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s, err := newServer(ctx, cfg, host, func() { cancel(kit.ErrRefused) })
 	if err != nil {
 		return err
 	}
 	p.exporter.open()
-	return s.run(ctx)
+	if err := s.run(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, kit.ErrRefused) {
+		return cause
+	}
+	return nil
 }

@@ -48,10 +48,10 @@ type traefikServer struct {
 	upstream   *server.Server
 }
 
-// newServer puts Traefik's parts together. It listens, and routes nothing before run.
-func newServer(ctx context.Context, cfg config, host *sdk.Host) (*traefikServer, error) {
+// newServer puts Traefik's parts together. It listens, and routes nothing before run. refused: see kit.NewClients.
+func newServer(ctx context.Context, cfg config, host *sdk.Host, refused func()) (*traefikServer, error) {
 	facts := host.Facts()
-	clients, err := kit.NewClients(host.Kubeconfig(), id, facts.NodeName)
+	clients, err := kit.NewClients(host.Kubeconfig(), id, facts.NodeName, refused)
 	if err != nil {
 		return nil, err
 	}

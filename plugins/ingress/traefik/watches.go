@@ -52,9 +52,8 @@ func newCluster(c *kit.Clients, changed func()) (*cluster, error) {
 		case "endpointslices":
 			client = c.Discovery
 			tell = func(before, after any) {
-				if all.index(before, after) {
-					changed()
-				}
+				all.index(before, after)
+				changed()
 			}
 		}
 		var err error
@@ -84,8 +83,8 @@ func (c *cluster) synced(stop <-chan struct{}) bool {
 	return c.watches().Synced(stop) && c.secrets.Synced(stop)
 }
 
-// index keeps byService
-func (c *cluster) index(before, after any) bool {
+// index keeps byService.
+func (c *cluster) index(before, after any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, _ := before.(*discoveryv1.EndpointSlice)
@@ -103,7 +102,6 @@ func (c *cluster) index(before, after any) bool {
 		}
 		c.byService[key][now.Name] = now
 	}
-	return true
 }
 
 func serviceOf(s *discoveryv1.EndpointSlice) types.NamespacedName {
@@ -121,17 +119,8 @@ func (c *cluster) endpoints(namespace, name string) []*discoveryv1.EndpointSlice
 }
 
 func (c *cluster) service(namespace, name string) *corev1.Service {
-	s, _ := stored(c.services, namespace, name).(*corev1.Service)
+	s, _ := kit.Stored(c.services, types.NamespacedName{Namespace: namespace, Name: name}).(*corev1.Service)
 	return s
-}
-
-func stored(w *kit.Watch, namespace, name string) any {
-	key := types.NamespacedName{Namespace: namespace, Name: name}.String()
-	if namespace == "" {
-		key = name
-	}
-	obj, _, _ := w.GetStore().GetByKey(key) // a thread-safe store has no error
-	return obj
 }
 
 // mine tells whether an Ingress is of one of the component's classes: that of its own name, and all that name its
@@ -144,7 +133,7 @@ func (c *cluster) mine(i *networkingv1.Ingress) bool {
 	if name == "" {
 		return false
 	}
-	class, there := stored(c.classes, "", name).(*networkingv1.IngressClass)
+	class, there := kit.Stored(c.classes, types.NamespacedName{Name: name}).(*networkingv1.IngressClass)
 	if !there {
 		return name == className // it is about to be made
 	}
