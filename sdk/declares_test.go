@@ -41,7 +41,9 @@ func TestCheckOwned(t *testing.T) {
 		"twice":            {objects: []json.RawMessage{mine, mine}, want: "twice"},
 		"another's":        {objects: []json.RawMessage{json.RawMessage(strings.Replace(string(mine), "mine", "kube-dns", 1))}, want: "not among those"},
 		"another version":  {objects: []json.RawMessage{json.RawMessage(strings.Replace(string(mine), `"v1"`, `"v2"`, 1))}, want: "not among those"},
-		"no JSON":          {objects: []json.RawMessage{json.RawMessage("{")}, want: "want a JSON object"},
+		"addresses": {objects: []json.RawMessage{json.RawMessage(strings.Replace(string(mine), `{"api`, `{"spec":{"externalIPs":["192.0.2.1"]},"api`, 1))},
+			want: "externalIPs"},
+		"no JSON": {objects: []json.RawMessage{json.RawMessage("{")}, want: "want a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := info.CheckOwned(tt.objects)

@@ -140,6 +140,18 @@ func (i Info) CheckOwned(objects []json.RawMessage) error {
 			return fmt.Errorf("objects[%d]: %s %s is there twice", n, o.kind, o.name)
 		}
 		seen[ref] = true
+		if err := o.drawsNothing(); err != nil {
+			return fmt.Errorf("objects[%d]: %s %s: %w", n, o.kind, o.name, err)
+		}
+	}
+	return nil
+}
+
+// drawsNothing refuses a Service that takes traffic for addresses of its own choice: every node
+// would hand it over, whoever's the addresses are.
+func (o object) drawsNothing() error {
+	if addresses, given := o.spec["externalIPs"]; o.is("Service") && given && addresses != nil {
+		return fmt.Errorf("spec.externalIPs draws the traffic of addresses that may be anybody's, and is not a component's to set")
 	}
 	return nil
 }
@@ -164,6 +176,8 @@ func (o object) validate(defined map[string]bool) error {
 			strings.Join(sortedKeys(ownable), ", "))
 	case o.is("Service") && o.namespace+"/"+o.name == apiService:
 		return fmt.Errorf("it is the API itself")
+	case o.drawsNothing() != nil:
+		return o.drawsNothing()
 	case o.is("ConfigMap") && (o.name == "kube-root-ca.crt" || o.namespace == "kube-system" && o.name == "extension-apiserver-authentication"):
 		return fmt.Errorf("it says whom the cluster trusts, and is not a component's to own")
 	case o.is("Namespace") && (o.name == "default" || strings.HasPrefix(o.name, "kube-")):

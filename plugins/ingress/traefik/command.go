@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/k3m-io/k3m/sdk"
@@ -58,7 +59,7 @@ func openDashboard(ctx context.Context, out io.Writer, listen, dataDir string) e
 	if err != nil {
 		return fmt.Errorf("open the dashboard: %w; choose another address with --listen", err)
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			address, err := readDashboardAddress(dataDir)
 			if err != nil {
@@ -69,7 +70,15 @@ func openDashboard(ctx context.Context, out io.Writer, listen, dataDir string) e
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			http.Error(w, id+" does not answer: "+err.Error(), http.StatusBadGateway)
 		},
-	}}
+	}
+	at, _ := l.Addr().(*net.TCPAddr)
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at != nil && at.IP.IsLoopback() && !onLoopback(r.Host) {
+			http.Error(w, "the dashboard answers for localhost alone", http.StatusMisdirectedRequest)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})}
 	fmt.Fprintf(out, "the dashboard is at http://%s/dashboard/, the API at http://%[1]s/api; ctrl-C ends it\n", l.Addr())
 	ended := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer ended()
@@ -77,4 +86,14 @@ func openDashboard(ctx context.Context, out io.Writer, listen, dataDir string) e
 		return err
 	}
 	return nil
+}
+
+// onLoopback tells whether a browser has asked for this machine by an address or name of loopback. A page of
+// somebody else's, whose name leads here, has another, and would read what the dashboard shows.
+func onLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

@@ -44,6 +44,21 @@ func TestDashboardIsOpened(t *testing.T) {
 	if string(body) != "seen /dashboard/" {
 		t.Errorf("%s answers %q", url, body)
 	}
+	// As a page of another site asks, whose name leads to loopback.
+	request.Host = "evil.example:9000"
+	answer, err = http.DefaultClient.Do(request)
+	must(t, err)
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("a request for %s is answered with %s", request.Host, answer.Status)
+	}
+	request.Host = "localhost:9000"
+	answer, err = http.DefaultClient.Do(request)
+	must(t, err)
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("a request for %s is answered with %s", request.Host, answer.Status)
+	}
 	cancel()
 	must(t, <-ended)
 }

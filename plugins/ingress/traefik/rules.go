@@ -96,7 +96,8 @@ func quote(value string) string {
 type names map[string]string
 
 func (n names) name(text, origin string) string {
-	if owner, taken := n[text]; taken && owner != origin {
+	// More than once where somebody has a name that ends with another's hash.
+	for owner, taken := n[text]; taken && owner != origin; owner, taken = n[text] {
 		sum := sha256.Sum256([]byte(origin))
 		text = fmt.Sprintf("%s-%x", text, sum[:8])
 	}

@@ -93,6 +93,9 @@ func (t *translation) ingress(i *networkingv1.Ingress) {
 	if err == nil && matcher != "PathPrefix" && matcher != "Path" {
 		err = fmt.Errorf("its annotation %srouter.pathmatcher is %.40q, allowed are Path and PathPrefix", annotationPrefix, matcher)
 	}
+	if err == nil && settings.Router != nil && slices.Contains(settings.Router.EntryPoints, internalName) {
+		err = fmt.Errorf("its annotation %srouter.entrypoints names %s, where the node's dashboard is", annotationPrefix, internalName)
+	}
 	if err != nil {
 		t.find(i, reasonAnnotation, "Ingress %s/%s is left out: %v", i.Namespace, i.Name, err)
 		return

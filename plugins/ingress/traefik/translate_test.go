@@ -205,6 +205,19 @@ spec: {rules: [{host: b.test, http: {paths: [`+path(prefix, "/", "c")+`]}}]}
 	}
 }
 
+// Who has the name that another would get beside its own takes nothing from it.
+func TestNamesOfHashesMeanOneThing(t *testing.T) {
+	second := names{}
+	second.name("a", "one")
+	hashed := second.name("a", "two")
+	taken := names{}
+	taken.name("a", "one")
+	taken.name(hashed, "three")
+	if got := taken.name("a", "two"); got == hashed || taken[hashed] != "three" || taken[got] != "two" {
+		t.Errorf("%q is the name of two things: %v", got, taken)
+	}
+}
+
 func slice(addresses ...string) *discoveryv1.EndpointSlice {
 	port := int32(8080)
 	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &port}}}
@@ -286,6 +299,13 @@ spec: {rules: [{host: a.test, http: {paths: [{pathType: ImplementationSpecific, 
 	}
 	t.Run("a matcher that is a rule", func(t *testing.T) {
 		conf, findings := translated(t, strings.Replace(ingress, "MATCHER", "'PathPrefix(`/`) || Host'", 1), nil)
+		if len(conf.HTTP.Routers) > 0 || len(findings) != 1 || findings[0].Reason != reasonAnnotation {
+			t.Errorf("%+v, %+v", conf.HTTP.Routers, findings)
+		}
+	})
+	t.Run("the dashboard's entry point", func(t *testing.T) {
+		text := strings.Replace(ingress, "entrypoints: websecure", "entrypoints: websecure,traefik", 1)
+		conf, findings := translated(t, strings.Replace(text, "MATCHER", "Path", 1), nil)
 		if len(conf.HTTP.Routers) > 0 || len(findings) != 1 || findings[0].Reason != reasonAnnotation {
 			t.Errorf("%+v, %+v", conf.HTTP.Routers, findings)
 		}

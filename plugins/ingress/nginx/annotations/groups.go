@@ -100,10 +100,39 @@ func authURL(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if parsed, err := url.Parse(text); err == nil && !strings.Contains(parsed.Host, "$") {
-		return text, value.Outside(parsed.Hostname())
+	if AsksHost(text) {
+		// Which hosts these are, the Ingress's rules and their aliases say; see AskedOf.
+		return text, nil
 	}
-	return text, nil
+	return text, AskedOf(text, "")
+}
+
+// AsksHost tells whether a URL's host depends on the host of the request.
+func AsksHost(text string) bool {
+	asks := false
+	value.Template(Authority(text), func(piece string, variable bool) { asks = asks || variable && piece == "host" })
+	return asks
+}
+
+// AskedOf says why a URL may not be asked by a request for a host; nil if it may. The host may begin
+// with "*.".
+func AskedOf(text, host string) error {
+	var plain strings.Builder
+	value.Template(Authority(text), func(piece string, variable bool) {
+		switch {
+		case !variable:
+			plain.WriteString(piece)
+		case piece == "host":
+			plain.WriteString(strings.Replace(host, "*", "any", 1))
+		}
+		// $request_uri begins with a slash, and is no part of the host.
+	})
+	// Only a host with a port may stand here: a user's name would hide the host behind it.
+	parsed, err := url.Parse("//" + plain.String())
+	if err != nil || parsed.User != nil || parsed.Hostname() == "" {
+		return fmt.Errorf("%s names no host to ask", value.Show(text))
+	}
+	return value.Outside(parsed.Hostname())
 }
 
 // corsHeaders are what ingress-nginx allows unless told otherwise.

@@ -51,6 +51,10 @@ func (b *builder) canaryPath(ing *ingress, host string, path *networkingv1.HTTPI
 		b.problem(ing, BadRule, "no other Ingress serves %s%s, so that there is nothing to be the canary of", value.Show(host),
 			value.Show(path.Path))
 		return
+	case main.Owner.Namespace != ing.Namespace:
+		// With all the weight it would be who takes another namespace's requests.
+		b.problem(ing, BadRule, "path %s is of Ingress %s; a canary must be of the same namespace; it is left out", value.Show(path.Path), main.Owner)
+		return
 	case main.Canary != nil:
 		b.problem(ing, DuplicatePath, "path %s has a canary already; this one is left out", value.Show(path.Path))
 		return

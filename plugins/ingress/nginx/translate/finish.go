@@ -8,6 +8,7 @@ import (
 
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/annotations"
 	"github.com/k3m-io/k3m/plugins/ingress/nginx/model"
+	"github.com/k3m-io/k3m/plugins/ingress/nginx/value"
 )
 
 // finish settles what depends on all Ingresses and puts everything in order.
@@ -28,6 +29,7 @@ func (b *builder) finish() Output {
 			s.Fallback = &copied
 		}
 		b.redirects(s)
+		b.nodeItself(s)
 		cfg.Servers = append(cfg.Servers, s.Server)
 	}
 	for _, name := range names {
@@ -61,6 +63,23 @@ func (b *builder) aliases(names []string, taken map[string]bool) {
 			}
 			taken[alias] = true
 			s.Hosts = append(s.Hosts, alias)
+		}
+	}
+}
+
+// nodeItself denies paths whose requests are asked for at their own host, where one of the host's
+// names is the node's: an alias may be an address.
+func (b *builder) nodeItself(s *server) {
+	for _, loc := range append(slices.Clone(s.Locations), s.Fallback) {
+		if loc == nil || loc.Policy.Auth == nil || !annotations.AsksHost(loc.Policy.Auth.URL) {
+			continue
+		}
+		for _, host := range s.Hosts {
+			if err := annotations.AskedOf(loc.Policy.Auth.URL, host); err != nil {
+				loc.Denied = "auth-url"
+				b.problem(&ingress{id: loc.Owner}, BadAnnotation, "annotation %sauth-url: it asks $host, and for %s %v; path %s answers 503",
+					annotations.Prefix, value.Show(host), err, value.Show(loc.Path))
+			}
 		}
 	}
 }

@@ -112,6 +112,9 @@ func Outside(host string) error {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return fmt.Errorf("%s is the node itself", Show(host))
 	}
+	if host == "unix" {
+		return fmt.Errorf("%s is a socket of the node's to nginx, no host", Show(host))
+	}
 	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	if err != nil {
 		// A name; but "127.1" and "2130706433" are addresses to some resolvers.

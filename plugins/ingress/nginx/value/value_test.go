@@ -27,7 +27,7 @@ func TestURL(t *testing.T) {
 func TestOutside(t *testing.T) {
 	for host, ok := range map[string]bool{"a.example": true, "10.0.0.1": true, "oauth.auth.svc.cluster.local": true, "localhost": false,
 		"LOCALHOST.": false, "x.localhost": false, "127.0.0.1": false, "127.1": false, "2130706433": false, "::1": false, "[::1]": false,
-		"0.0.0.0": false, "169.254.169.254": false, "::ffff:127.0.0.1": false, "fe80::1": false} {
+		"unix": false, "UNIX": false, "unix.example": true, "0.0.0.0": false, "169.254.169.254": false, "::ffff:127.0.0.1": false, "fe80::1": false} {
 		if err := value.Outside(host); (err == nil) != ok {
 			t.Errorf("%s: %v", host, err)
 		}
