@@ -39,7 +39,8 @@ var controllers = []controller{
 	},
 	{
 		name: "nginx", service: "ingress-nginx-controller", serving: "nginx: master", child: "nginx: ", ports: [2]int{8081, 8444},
-		grpc: annotation{key: "nginx.ingress.kubernetes.io/backend-protocol", value: "GRPC"},
+		config: []string{`settings: {disable-svc-external-name: "false"}`},
+		grpc:   annotation{key: "nginx.ingress.kubernetes.io/backend-protocol", value: "GRPC"},
 	},
 }
 

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -60,7 +62,9 @@ func isolate() int {
 		return fail(err)
 	}
 	runtime.LockOSThread() // the parent of Pdeathsig is a thread
-	cmd := exec.CommandContext(context.Background(), executable, os.Args[1:]...)
+	// What the tests read, for go test's cache of results, would go into its own folder, too.
+	args := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile=") })
+	cmd := exec.CommandContext(context.Background(), executable, args...)
 	cmd.Env = append(os.Environ(), isolated+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Dir = dir

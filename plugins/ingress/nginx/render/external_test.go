@@ -42,6 +42,7 @@ func names(t testing.TB, known map[string]string) netip.AddrPort {
 // A Service of type ExternalName is looked up when it is asked for.
 func TestExternalName(t *testing.T) {
 	s := newSite(t)
+	s.config = map[string]string{"disable-svc-external-name": "false"}
 	s.resolver = []netip.AddrPort{names(t, map[string]string{"outside.example.": "127.0.0.1"})}
 	port := int32(serve(t, echo("outside")).Port())
 	for name, target := range map[string]string{"outside": "outside.example", "gone": "gone.example", "node": "localhost", "address": "127.0.0.1"} {

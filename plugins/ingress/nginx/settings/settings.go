@@ -120,11 +120,13 @@ const defaultCiphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA25
 	"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:" +
 	"DHE-RSA-AES256-GCM-SHA384"
 
-// Default are the values without any ConfigMap: ingress-nginx's.
+// Default are the values without any ConfigMap: ingress-nginx's, but that Services of type
+// ExternalName are no backends: nginx runs on the host, and a name that its owner points at
+// 127.0.0.1 would open what listens on the node's loopback.
 func Default() *Settings {
 	return &Settings{
 		WorkerConnections: 16384, ShutdownTimeout: 240 * time.Second, ErrorLevel: "notice",
-		AllowExternalName: true, MultiAccept: true, IgnoreBadHeaders: true,
+		MultiAccept: true, IgnoreBadHeaders: true,
 
 		KeepAlive: 75 * time.Second, KeepAliveRequests: 1000, BodyTimeout: time.Minute, HeaderTimeout: time.Minute,
 		HeaderBuffer: 1 << 10, LargeHeaders: 4, LargeHeaderSize: 8 << 10, HTTP2: true, HTTP2Streams: 128,

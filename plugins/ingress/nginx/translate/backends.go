@@ -105,7 +105,7 @@ func (b *builder) resolve(namespace, name, port string, said *annotations.Annota
 func (b *builder) external(service *corev1.Service, port string) (model.Backend, error) {
 	what := fmt.Sprintf("the Service %s/%s", service.Namespace, service.Name)
 	if !b.in.Settings.AllowExternalName {
-		return model.Backend{}, fmt.Errorf("%s is of type ExternalName, which disable-svc-external-name forbids", what)
+		return model.Backend{}, fmt.Errorf("%s is of type ExternalName, which is no backend unless the setting disable-svc-external-name is \"false\"", what)
 	}
 	number, err := value.Int(port, 1, 65535)
 	if err != nil {
