@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -191,7 +192,7 @@ func (p *plan) facts() sdk.Facts {
 	return sdk.Facts{
 		NodeName: p.cfg.NodeName, NodeIPs: p.cfg.NodeIPs,
 		LocalStoragePath: p.cfg.LocalStoragePath,
-		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: p.cfg.PauseImage,
+		CgroupParent:     cgroupParent(p.cfg.DataDir), PauseImage: cmp.Or(p.cfg.PauseImage, config.DefaultPauseImage),
 		Paths: sdk.Paths{
 			BinDir:           filepath.Join(p.bundle, "bin"),
 			CarriedCNIDir:    filepath.Join(p.bundle, "cni"),
