@@ -1,13 +1,19 @@
 package traefik
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/traefik/traefik/v2/pkg/config/dynamic"
 	"github.com/traefik/traefik/v2/pkg/config/static"
@@ -24,6 +30,47 @@ import (
 // storage is the file, in the component's state directory, that holds ACME accounts and certificates. Traefik makes it
 // with mode 0600, and takes no other.
 const storage = "acme.json"
+
+// authorities is the file, in the component's state directory, with the certificates that ACME servers may be signed by.
+const authorities = "acme-ca.pem"
+
+// checkAuthorities tells what is wrong with a resolver's caCertificates.
+func checkAuthorities(text string) error {
+	for rest := bytes.TrimSpace([]byte(text)); len(rest) > 0; rest = bytes.TrimSpace(rest) {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return errors.New("want certificates in PEM, and nothing else")
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("a certificate can't be read: %w", err)
+		}
+	}
+	return nil
+}
+
+// trustAuthorities makes Traefik's ACME client believe the resolvers' caCertificates. That reads them from files that the
+// process's environment names, for all resolvers at once.
+func trustAuthorities(cfg config, stateDir string) error {
+	var all []byte
+	for _, name := range slices.Sorted(maps.Keys(cfg.ACME)) {
+		if text := strings.TrimSpace(cfg.ACME[name].CACertificates); text != "" {
+			all = append(append(all, text...), '\n')
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	path := filepath.Join(stateDir, authorities)
+	if err := os.WriteFile(path, all, 0o600); err != nil {
+		return fmt.Errorf("keep the caCertificates of ACME resolvers: %w", err)
+	}
+	for key, value := range map[string]string{"LEGO_CA_CERTIFICATES": path, "LEGO_CA_SYSTEM_CERT_POOL": "true"} {
+		if err := os.Setenv(key, value); err != nil {
+			return fmt.Errorf("use the caCertificates of ACME resolvers: %w", err)
+		}
+	}
+	return nil
+}
 
 // keepResolversIn sets where resolvers keep what they get.
 func keepResolversIn(s *static.Configuration, stateDir string) {

@@ -65,6 +65,7 @@ func (t trust) given() bool { return t.Insecure || len(t.TrustedIPs) > 0 }
 type resolver struct {
 	Email             string        `json:"email"`
 	CAServer          string        `json:"caServer"`
+	CACertificates    string        `json:"caCertificates"` // PEM
 	KeyType           string        `json:"keyType"`
 	PreferredChain    string        `json:"preferredChain"`
 	HTTPChallenge     bool          `json:"httpChallenge"`
@@ -127,6 +128,9 @@ func parseConfig(raw json.RawMessage) (config, []sdk.ConfigProblem) {
 		}
 		if r.CredentialsSecret != "" && r.DNSChallenge == nil {
 			problem(path+".credentialsSecret", "is only of use with a dnsChallenge")
+		}
+		if err := checkAuthorities(r.CACertificates); err != nil {
+			problem(path+".caCertificates", "%v", err)
 		}
 		if email != "" && r.Email != email {
 			problem(path+".email", "%q differs from %q of another resolver; Traefik has one ACME account", r.Email, email)

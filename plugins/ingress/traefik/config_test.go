@@ -27,6 +27,7 @@ var badConfigs = []plugintest.BadConfig{
 	{Name: "a resolver without a challenge", Config: json.RawMessage(`{"acme": {"le": {"email": "a@b.test"}}}`), Path: "acme.le"},
 	{Name: "a resolver with two challenges", Config: json.RawMessage(`{"acme": {"le": {"email": "a@b.test", "httpChallenge": true, "tlsChallenge": true}}}`), Path: "acme.le"},
 	{Name: "two accounts", Config: json.RawMessage(`{"acme": {"a": {"email": "a@b.test", "tlsChallenge": true}, "b": {"email": "b@b.test", "tlsChallenge": true}}}`), Path: "acme.b.email"},
+	{Name: "an authority that is no certificate", Config: json.RawMessage(`{"acme": {"le": {"email": "a@b.test", "tlsChallenge": true, "caCertificates": "/etc/ssl/ca.pem"}}}`), Path: "acme.le.caCertificates"},
 	{Name: "an unknown static option", Config: json.RawMessage(`{"static": {"serverTransport": {}}}`), Path: "static.serverTransport"},
 	{Name: "an unknown static option further in", Config: json.RawMessage(`{"static": {"serversTransport": {"insecure": true}}}`), Path: "static"},
 	{Name: "statistics", Config: json.RawMessage(`{"static": {"global": {"sendAnonymousUsage": true}}}`), Path: "static.global"},

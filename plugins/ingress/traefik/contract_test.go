@@ -77,6 +77,7 @@ func TestContract(t *testing.T) {
 			becomes(t, "strange.test/a", "404 404 page not found\n")
 		},
 	})
+	t.Run("certificates of an ACME authority", func(t *testing.T) { testACME(t, admin, self, port) })
 }
 
 // startAPI builds and runs package test/apiserver's executable: an API server can't be linked into this module.

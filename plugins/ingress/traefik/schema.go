@@ -75,6 +75,7 @@ const configSchema = `{
         "properties": {
           "email": {"description": "of the ACME account", "type": "string", "pattern": "^[^@\\s]+@[^@\\s]+$", "maxLength": 254},
           "caServer": {"description": "the directory of the authority; by default Let's Encrypt's", "type": "string", "pattern": "^https://[^\\s]+$", "maxLength": 2000},
+          "caCertificates": {"description": "PEM certificates that caServer's own may be signed by, beside those that the system trusts; every resolver believes them", "type": "string", "maxLength": 65536},
           "keyType": {"description": "of certificates' keys", "type": "string", "enum": ["EC256", "EC384", "RSA2048", "RSA4096", "RSA8192"], "default": "EC256"},
           "preferredChain": {"description": "the chain to choose, by its issuer's common name", "type": "string", "maxLength": 200},
           "httpChallenge": {"description": "prove a name by HTTP on port 80", "type": "boolean", "default": false},

@@ -58,6 +58,9 @@ func newServer(ctx context.Context, cfg config, host *sdk.Host, refused func()) 
 	if err := useCredentials(ctx, clients, cfg); err != nil {
 		return nil, err
 	}
+	if err := trustAuthorities(cfg, host.StateDir()); err != nil {
+		return nil, err
+	}
 	// Traefik's provider of its own resources finds the API by it.
 	if err := os.Setenv("KUBECONFIG", host.Kubeconfig()); err != nil {
 		return nil, fmt.Errorf("name the kubeconfig to Traefik: %w", err)
