@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k3m-io/k3m/core/controlplane"
+	"github.com/k3m-io/k3m/core/datastore"
 )
 
 const childEnv = "K3M_TEST_CONTROL_PLANE"
@@ -188,14 +190,14 @@ func TestPortInUse(t *testing.T) {
 
 func TestLostAuthorities(t *testing.T) {
 	o := testOptions(t.TempDir())
-	database := controlplane.DatabaseFile(o.DataDir)
-	if err := os.MkdirAll(database[:strings.LastIndex(database, "/")], 0o700); err != nil {
+	store, err := datastore.Open(t.Context(), datastore.Options{
+		File: controlplane.DatabaseFile(o.DataDir), Socket: filepath.Join(t.TempDir(), "kine.sock"),
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(database, []byte("a database"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	err := controlplane.New(o).Run(t.Context())
+	store.Close()
+	err = controlplane.New(o).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "restore it from a backup") {
 		t.Errorf("error %v", err)
 	}
