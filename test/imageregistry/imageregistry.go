@@ -28,7 +28,7 @@ import (
 // The user whom a registry lets in.
 const (
 	User     = "me"
-	Password = "secret"
+	Password = "pa55-of-the-registry"
 )
 
 // RefreshToken is what a registry with Tokens gives access tokens for.
