@@ -2,6 +2,7 @@ package pull
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -185,7 +186,7 @@ func TestPull(t *testing.T) {
 		},
 		{
 			name:      "unless nobody is asked to",
-			text:      `{mirrors: {docker.io: {endpoint: ["https://` + mirror.host + `"]}}, configs: {"` + mirror.host + `": {tls: {insecure_skip_verify: true}, auth: {auth: bWU6c2VjcmV0}}}}`,
+			text:      `{mirrors: {docker.io: {endpoint: ["https://` + mirror.host + `"]}}, configs: {"` + mirror.host + `": {tls: {insecure_skip_verify: true}, auth: {auth: ` + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + `}}}}`,
 			noDefault: true,
 			image:     "docker.io/app:1", mirror: "me GET /v2/app/manifests/sha256:",
 		},
