@@ -240,6 +240,7 @@ func TestListeningSockets(t *testing.T) {
 		"tcp 10.42.0.1:8000":  true, "tcp 10.42.0.1:8443": true, // ingress.traefik, for its Service
 	}
 	// kube-proxy answers load balancers' health checks of a Service whose traffic stays on the node.
+	s.kubectl("-n", "kube-system", "wait", "--for=create", "service/traefik", "--timeout=60s")
 	check := s.kubectl("-n", "kube-system", "get", "service", "traefik", "-o", "jsonpath={.spec.healthCheckNodePort}")
 	want[fmt.Sprintf("tcp %s:%s", s.node.Host.Addr, strings.TrimSpace(check))] = true
 	for _, l := range s.node.Host.Listening(t) {
