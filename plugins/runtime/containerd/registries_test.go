@@ -55,7 +55,7 @@ func TestRegistries(t *testing.T) {
 	}
 	mirrors := func(folder string) string {
 		return `{mirrors: {"*": {endpoint: ["` + registry.Host + `"], rewrite: {"^(.*)$": "` + folder + `/$1"}}}, configs: {"` + registry.Host +
-			`": {auth: {username: me, password: secret}, tls: {ca_file: ` + ca + `}}}}`
+			`": {auth: {username: ` + imageregistry.User + `, password: ` + imageregistry.Password + `}, tls: {ca_file: ` + ca + `}}}}`
 	}
 
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
