@@ -75,8 +75,8 @@ bench: build ## Measure boot, size and idle cost of dist/k3m (as root); prints J
 	@sh .ci/packages test >&2
 	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/bench
 
-# Arguments reach the program as they are, in whatever quotes: a focus is full of backslashes.
-conformance: export FOCUS SKIP K3M_ARGS
+# Make hands its command line's variables to the shell's environment: so arguments reach the program as they are,
+# in whatever quotes (a focus is full of backslashes).
 conformance: build ## Run upstream's end-to-end tests in a cluster (as root); FOCUS, SKIP, PROCS, K3M_ARGS
 	@sh .ci/packages conformance
 	@K3M_DIST=$(CURDIR)/dist/k3m $(GO) run ./test/conformance -focus "$$FOCUS" -skip "$$SKIP" -procs $(or $(PROCS),4) -server "$$K3M_ARGS"
